@@ -1,0 +1,409 @@
+"""What passes between a worker and the control plane, and what is written to the journal. The one definition of both.
+
+Everything is a msgspec struct in msgpack, tagged by its class name under "t". `encode` and `decode_…` are the only way
+in and out. A frame that does not decode is a broken peer: the link is closed.
+
+    worker                                   control plane
+      <- Challenge                             on connecting
+      -> Enrol | Authenticate                  once
+      <- Welcome | Refused
+      -> OpenSession                        <- SessionGrant | Refused
+      -> AppendRecords                      <- Ack
+      -> RequestUpload                      <- UploadTicket | Refused
+      -> CloseSession, Heartbeat               (no answer)
+      <- Revoke                                (any time)
+
+An answer carries the `request_id` of its question. Times are seconds since the epoch as float, durations are
+microseconds as int, sizes are bytes; ids are UUIDs in text.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any, Final, TypeVar
+
+import msgspec
+
+from policies.engine import Decision, Policy, Principal
+
+#: Both ends must speak the same version; the control plane refuses another with `RefusalCode.VERSION`.
+LINK_VERSION: Final = 1
+#: Version of the journal's frames and of the records in them.
+JOURNAL_VERSION: Final = 1
+#: Version of a content segment's file form.
+SEGMENT_VERSION: Final = 1
+
+#: A frame on the link. A batch of records is cut to `MAX_BATCH_BYTES`; the rest is head room for one record.
+MAX_FRAME_BYTES: Final = 4 * 1024 * 1024
+MAX_BATCH_BYTES: Final = 1024 * 1024
+MAX_BATCH_RECORDS: Final = 5_000
+#: A record is small: long statements and parameters are cut here and kept whole in the session's content.
+MAX_RECORDED_TEXT_BYTES: Final = 64 * 1024
+MAX_RECORDED_PARAMETER_BYTES: Final = 8 * 1024
+#: Longest credential an agent may present: an OIDC token with many groups is 4 to 16 KB.
+MAX_CREDENTIAL_BYTES: Final = 32 * 1024
+#: A content segment is uploaded whole; small enough to retry, large enough to compress.
+MAX_SEGMENT_BYTES: Final = 16 * 1024 * 1024
+
+#: What a worker signs to enrol or to authenticate: this, then the challenge's nonce, then its raw public key.
+LINK_SIGNATURE_CONTEXT: Final = b"narrowgate link v1\x00"
+
+
+class Secret(msgspec.Struct, frozen=True):
+    """A text that must not be shown: no repr, no str, no format gives it away."""
+
+    value: str
+
+    def __repr__(self) -> str:
+        return "Secret(…)"
+
+    __str__ = __repr__
+
+    def __rich_repr__(self) -> Any:
+        yield "…"
+
+
+class Struct(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="t", tag=True):
+    """Base of frames and records."""
+
+
+# ---------------------------------------------------------------- signing on
+
+
+class Challenge(Struct):
+    """The control plane's first word. `nonce` is 32 random bytes, used once."""
+
+    link_version: int
+    nonce: bytes
+
+
+class Enrol(Struct):
+    """A new worker shows its single-use join token and the Ed25519 key that it made. `signature`: 64 bytes."""
+
+    link_version: int
+    join_token: Secret
+    name: str
+    public_key: bytes
+    signature: bytes
+
+
+class Authenticate(Struct):
+    """A known worker signs the challenge."""
+
+    link_version: int
+    worker_id: str
+    signature: bytes
+
+
+class Welcome(Struct):
+    """Signed on. `acknowledged`: for each journal of this worker, the last record that the control plane holds."""
+
+    worker_id: str
+    tenant_id: str
+    heartbeat_seconds: float
+    acknowledged: dict[str, int]
+
+
+# ---------------------------------------------------------------- sessions
+
+
+class TlsFacts(Struct):
+    """What is known of the agent's TLS. Empty when there is none."""
+
+    version: str = ""
+    cipher: str = ""
+
+
+class OpenSession(Struct):
+    """Authenticate this credential and authorise this connection. `client_address` is "host:port"."""
+
+    request_id: int
+    protocol: str
+    target: str
+    credential: Secret
+    client_address: str
+    client_name: str
+    tls: TlsFacts
+
+
+class TlsMode(StrEnum):
+    """How a target's certificate is checked. The names are libpq's."""
+
+    DISABLE = "disable"
+    VERIFY_CA = "verify-ca"
+    VERIFY_FULL = "verify-full"
+
+
+class TargetEndpoint(Struct):
+    """Where the target is and whom to trust there. `ca_pem` empty: the system's roots."""
+
+    id: str
+    name: str
+    protocol: str
+    host: str
+    port: int
+    database: str
+    tls_mode: TlsMode
+    ca_pem: str = ""
+
+
+class UpstreamCredential(Struct):
+    """What the target wants. In memory only, never in a record."""
+
+    username: str
+    secret: Secret
+
+
+class SessionLimits(Struct):
+    """Bounds of one session. A statement is one message from the agent."""
+
+    max_statement_bytes: int = 16 * 1024 * 1024
+    max_session_seconds: int = 12 * 3600
+    idle_seconds: int = 3600
+
+
+class SessionGrant(Struct):
+    """All that the data path needs. Good until `expires_at`."""
+
+    request_id: int
+    session_id: str
+    tenant_id: str
+    principal: Principal
+    target: TargetEndpoint
+    credential: UpstreamCredential
+    policy: Policy
+    limits: SessionLimits
+    expires_at: float
+
+
+class RefusalCode(StrEnum):
+    """Why the control plane said no. The gate maps each to its protocol's error."""
+
+    VERSION = "version"
+    BAD_JOIN_TOKEN = "bad_join_token"
+    BAD_SIGNATURE = "bad_signature"
+    WORKER_DISABLED = "worker_disabled"
+    BAD_CREDENTIAL = "bad_credential"
+    EXPIRED_CREDENTIAL = "expired_credential"
+    NO_SUCH_TARGET = "no_such_target"
+    DENIED = "denied"
+    BUSY = "busy"
+    UNAVAILABLE = "unavailable"
+
+
+class Refused(Struct):
+    """No. `reason` and `help` may be shown to the agent; they say nothing internal. `request_id` 0: signing on."""
+
+    request_id: int
+    code: RefusalCode
+    reason: str
+    help: str = ""
+
+
+class CloseSession(Struct):
+    """The session has ended in the data path. The record of it comes by the journal."""
+
+    session_id: str
+    reason: str
+
+
+class Revoke(Struct):
+    """End these sessions now; an empty list means every session of the worker."""
+
+    session_ids: tuple[str, ...]
+    reason: str
+
+
+class Heartbeat(Struct):
+    """Still here. `journal_bytes`: what the journal holds unacknowledged."""
+
+    sessions: int
+    journal_bytes: int
+
+
+# ---------------------------------------------------------------- records
+
+
+class AppendRecords(Struct):
+    """A contiguous batch. `records` are the encoded records as the journal holds them, `first_seq` the first one's.
+
+    `chain_before` and `chain_after` are the journal's hash chain around the batch: chain(n) = SHA-256(chain(n-1) ‖
+    record n), chain(0) = 32 zero bytes. The control plane recomputes it.
+    """
+
+    request_id: int
+    journal_id: str
+    first_seq: int
+    chain_before: bytes
+    chain_after: bytes
+    records: list[bytes]
+
+
+class Ack(Struct):
+    """Everything up to and including `seq` is appended; the worker may forget it. Lower than sent: send on from there."""
+
+    request_id: int
+    journal_id: str
+    seq: int
+
+
+class RequestUpload(Struct):
+    """Where may this content segment go? `sha256` is of the file, 32 bytes. `index` counts from 0 within the session."""
+
+    request_id: int
+    session_id: str
+    index: int
+    sha256: bytes
+    size_bytes: int
+
+
+class UploadTicket(Struct):
+    """PUT the file here with these headers. A relative `url` is relative to the link's origin. Empty: already there."""
+
+    request_id: int
+    url: str
+    headers: dict[str, str]
+
+
+class SessionOpened(Struct):
+    """An agent has a session on a target."""
+
+    session_id: str
+    at: float
+    protocol: str
+    principal: Principal
+    target_id: str
+    target: str
+    client_address: str
+    client_name: str
+    tls: TlsFacts
+    policy_version: str
+
+
+class Parameter(Struct):
+    """One bind value. `value` None is NULL; `truncated_bytes` is how many bytes of it are in the content only.
+
+    `binary`: the value was sent in the protocol's binary form and `value` is its hex.
+    """
+
+    value: str | None
+    binary: bool = False
+    truncated_bytes: int = 0
+
+
+class OperationIntent(Struct):
+    """The agent wants this done. Durable before the target hears of it.
+
+    `op` counts from 1 within the session. `text` is at most `MAX_RECORDED_TEXT_BYTES` of the operation's text, whose
+    whole has `text_bytes` bytes and the digest `text_sha256`. `kind` is the protocol's word, for PostgreSQL "query",
+    "prepare", "execute", "function", "cancel".
+    """
+
+    session_id: str
+    op: int
+    at: float
+    kind: str
+    text: str
+    text_bytes: int
+    text_sha256: bytes
+    parameters: tuple[Parameter, ...]
+    decision: Decision
+
+
+class OutcomeStatus(StrEnum):
+    """How an operation ended. UNKNOWN: the worker died, or the target was lost, before the answer."""
+
+    OK = "ok"
+    ERROR = "error"
+    DENIED = "denied"
+    UNKNOWN = "unknown"
+
+
+class OperationOutcome(Struct):
+    """What came of it. Durable before the last byte of the answer leaves.
+
+    `tags` are the target's own words for what was done ("SELECT 3", "INSERT 0 1"). `bytes_in` is what the agent sent
+    beside the text (COPY data), `bytes_out` what it was shown; `content_sha256` is the digest of `bytes_out`'s bytes.
+    """
+
+    session_id: str
+    op: int
+    at: float
+    status: OutcomeStatus
+    duration_us: int
+    rows: int
+    bytes_in: int
+    bytes_out: int
+    content_sha256: bytes
+    error_code: str = ""
+    error_message: str = ""
+    tags: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
+
+
+class SessionClosed(Struct):
+    """The session is over. `reason` is a short phrase; `operations` is the highest `op`."""
+
+    session_id: str
+    at: float
+    reason: str
+    operations: int
+
+
+class JournalOpened(Struct):
+    """A worker took up this journal, at its start. `recovered_unknown`: intents without outcome that it found."""
+
+    at: float
+    journal_id: str
+    worker: str
+    recovered_unknown: int
+
+
+T = TypeVar("T")
+Record = SessionOpened | OperationIntent | OperationOutcome | SessionClosed | JournalOpened
+FromWorker = Enrol | Authenticate | OpenSession | CloseSession | Heartbeat | AppendRecords | RequestUpload
+FromControlPlane = Challenge | Welcome | SessionGrant | Refused | Revoke | Ack | UploadTicket
+
+
+class Direction(StrEnum):
+    """Who sent a piece of content."""
+
+    FROM_AGENT = "i"
+    TO_AGENT = "o"
+
+
+_encoder = msgspec.msgpack.Encoder()
+_record_decoder: msgspec.msgpack.Decoder[Record] = msgspec.msgpack.Decoder(Record)
+_from_worker_decoder: msgspec.msgpack.Decoder[FromWorker] = msgspec.msgpack.Decoder(FromWorker)
+_from_control_plane_decoder: msgspec.msgpack.Decoder[FromControlPlane] = msgspec.msgpack.Decoder(FromControlPlane)
+
+
+class ContractError(ValueError):
+    """Bytes that are no frame or record of this version. The text is msgspec's and quotes no value."""
+
+
+def encode(struct: FromWorker | FromControlPlane | Record) -> bytes:
+    """The struct as msgpack."""
+    return _encoder.encode(struct)
+
+
+def decode_record(data: bytes | memoryview) -> Record:
+    """Raises `ContractError`."""
+    return _decode(_record_decoder, data)
+
+
+def decode_from_worker(data: bytes) -> FromWorker:
+    """Raises `ContractError`."""
+    return _decode(_from_worker_decoder, data)
+
+
+def decode_from_control_plane(data: bytes) -> FromControlPlane:
+    """Raises `ContractError`."""
+    return _decode(_from_control_plane_decoder, data)
+
+
+def _decode(decoder: msgspec.msgpack.Decoder[T], data: bytes | memoryview) -> T:
+    try:
+        return decoder.decode(data)
+    except msgspec.MsgspecError as error:
+        raise ContractError(str(error)) from error
