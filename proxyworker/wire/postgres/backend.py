@@ -1,0 +1,178 @@
+"""Messages from the server ("Message Formats", those marked B): built for our client, parsed from our target.
+
+Parsers take a whole frame, header and all, as (buffer, start, end), and raise `MalformedMessage`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from proxyworker.wire.postgres.errors import MalformedMessage
+from proxyworker.wire.postgres.scan import HEADER_BYTES
+
+AUTHENTICATION: Final = ord("R")
+BACKEND_KEY_DATA: Final = ord("K")
+PARAMETER_STATUS: Final = ord("S")
+READY_FOR_QUERY: Final = ord("Z")
+ERROR_RESPONSE: Final = ord("E")
+NOTICE_RESPONSE: Final = ord("N")
+NOTIFICATION: Final = ord("A")
+ROW_DESCRIPTION: Final = ord("T")
+DATA_ROW: Final = ord("D")
+NO_DATA: Final = ord("n")
+PARAMETER_DESCRIPTION: Final = ord("t")
+PARSE_COMPLETE: Final = ord("1")
+BIND_COMPLETE: Final = ord("2")
+CLOSE_COMPLETE: Final = ord("3")
+COMMAND_COMPLETE: Final = ord("C")
+EMPTY_QUERY: Final = ord("I")
+PORTAL_SUSPENDED: Final = ord("s")
+COPY_IN: Final = ord("G")
+COPY_OUT: Final = ord("H")
+COPY_BOTH: Final = ord("W")
+COPY_DATA: Final = ord("d")
+COPY_DONE: Final = ord("c")
+FUNCTION_RESULT: Final = ord("V")
+NEGOTIATE_VERSION: Final = ord("v")
+
+AUTH_OK: Final = b"R\x00\x00\x00\x08\x00\x00\x00\x00"
+AUTH_CLEARTEXT: Final = b"R\x00\x00\x00\x08\x00\x00\x00\x03"
+
+#: Transaction states in ReadyForQuery.
+IDLE: Final = ord("I")
+
+# Kinds of Authentication…, by their code.
+AUTH_CODE_OK: Final = 0
+AUTH_CODE_CLEARTEXT: Final = 3
+AUTH_CODE_MD5: Final = 5
+AUTH_CODE_SASL: Final = 10
+AUTH_CODE_SASL_CONTINUE: Final = 11
+AUTH_CODE_SASL_FINAL: Final = 12
+
+
+@dataclass(frozen=True, slots=True)
+class ServerError:
+    """The fields of an ErrorResponse that we look at ("Error and Notice Message Fields")."""
+
+    severity: str
+    code: str
+    message: str
+
+
+def build_error(*, severity: str, code: str, message: str, detail: str = "", hint: str = "") -> bytes:
+    """An ErrorResponse. `code` is a SQLSTATE, `severity` ERROR or FATAL."""
+    fields = [("S", severity), ("V", severity), ("C", code), ("M", message), ("D", detail), ("H", hint)]
+    body = b"".join(f"{name}{_clean(text)}\x00".encode() for name, text in fields if text) + b"\x00"
+    return b"E" + (len(body) + 4).to_bytes(4, "big") + body
+
+
+def build_ready(transaction_status: int) -> bytes:
+    """A ReadyForQuery."""
+    return b"Z\x00\x00\x00\x05" + bytes((transaction_status,))
+
+
+def build_parameter_status(name: str, value: str) -> bytes:
+    """A ParameterStatus."""
+    body = f"{_clean(name)}\x00{_clean(value)}\x00".encode()
+    return b"S" + (len(body) + 4).to_bytes(4, "big") + body
+
+
+def build_backend_key(process_id: int, secret: bytes) -> bytes:
+    """A BackendKeyData."""
+    return b"K" + (len(secret) + 8).to_bytes(4, "big") + process_id.to_bytes(4, "big") + secret
+
+
+def build_negotiate(newest_protocol: int, unknown_options: Iterable[str]) -> bytes:
+    """A NegotiateProtocolVersion: the newest version that we speak, and options that we don't know."""
+    names = [_clean(name).encode() + b"\x00" for name in unknown_options]
+    body = newest_protocol.to_bytes(4, "big") + len(names).to_bytes(4, "big") + b"".join(names)
+    return b"v" + (len(body) + 4).to_bytes(4, "big") + body
+
+
+def parse_error(data: bytes, start: int, end: int) -> ServerError:
+    """An ErrorResponse or a NoticeResponse. Fields that are missing are empty."""
+    fields: dict[int, bytes] = {}
+    at = start + HEADER_BYTES
+    while at < end and data[at] != 0:
+        stop = data.find(b"\x00", at + 1, end)
+        if stop < 0:
+            raise MalformedMessage("ErrorResponse: a field is not terminated")
+        fields[data[at]] = data[at + 1 : stop]
+        at = stop + 1
+    if at != end - 1:
+        raise MalformedMessage("ErrorResponse: not terminated")
+    return ServerError(
+        severity=_text(fields.get(ord("V")) or fields.get(ord("S"), b"")),
+        code=_text(fields.get(ord("C"), b"")),
+        message=_text(fields.get(ord("M"), b"")),
+    )
+
+
+def parse_command_tag(data: bytes, start: int, end: int) -> str:
+    """The tag of a CommandComplete, such as "INSERT 0 5"."""
+    if end - start < HEADER_BYTES + 1 or data[end - 1] != 0:
+        raise MalformedMessage("CommandComplete: the tag is not terminated")
+    return _text(data[start + HEADER_BYTES : end - 1])
+
+
+def parse_columns(data: bytes, start: int, end: int) -> tuple[str, ...]:
+    """The column names of a RowDescription."""
+    at = start + HEADER_BYTES
+    if at + 2 > end:
+        raise MalformedMessage("RowDescription: no column count")
+    count = int.from_bytes(data[at : at + 2], "big")
+    at += 2
+    names: list[str] = []
+    for _ in range(count):
+        stop = data.find(b"\x00", at, end)
+        if stop < 0 or stop + 19 > end:
+            raise MalformedMessage("RowDescription: a column that reaches beyond the message")
+        names.append(_text(data[at:stop]))
+        # Behind the name: table OID, attribute number, type OID, size, modifier, format: 18 bytes.
+        at = stop + 19
+    if at != end:
+        raise MalformedMessage("RowDescription: bytes after the columns")
+    return tuple(names)
+
+
+def parse_parameter_status(data: bytes, start: int, end: int) -> tuple[str, str]:
+    """Name and value of a ParameterStatus."""
+    parts = data[start + HEADER_BYTES : end].split(b"\x00")
+    if len(parts) != 3 or parts[2]:
+        raise MalformedMessage("ParameterStatus: not a name and a value")
+    return _text(parts[0]), _text(parts[1])
+
+
+def parse_backend_key(data: bytes, start: int, end: int) -> tuple[int, bytes]:
+    """Process id and secret of a BackendKeyData."""
+    if end - start < HEADER_BYTES + 8:
+        raise MalformedMessage("BackendKeyData: too short")
+    return int.from_bytes(data[start + 5 : start + 9], "big"), data[start + 9 : end]
+
+
+def parse_authentication(frame: bytes) -> tuple[int, bytes]:
+    """Code and body of an Authentication… message."""
+    if len(frame) < HEADER_BYTES + 4:
+        raise MalformedMessage("Authentication: too short")
+    return int.from_bytes(frame[5:9], "big"), frame[9:]
+
+
+def parse_sasl_mechanisms(body: bytes) -> tuple[str, ...]:
+    """The mechanisms that an AuthenticationSASL offers."""
+    return tuple(_text(name) for name in body.split(b"\x00") if name)
+
+
+def rows_of_tag(tag: str) -> int:
+    """The row count at the end of a command tag, 0 where it has none."""
+    last = tag.rpartition(" ")[2]
+    return int(last) if last.isascii() and last.isdigit() else 0
+
+
+def _clean(text: str) -> str:
+    return text.replace("\x00", "")
+
+
+def _text(value: bytes) -> str:
+    return value.decode("utf-8", "backslashreplace")

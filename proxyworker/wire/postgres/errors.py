@@ -1,0 +1,24 @@
+"""What can be wrong with the peer's bytes.
+
+    WireError
+      MalformedMessage   a frame whose body is not what its type says
+      MalformedStartup   the first packet is none of PostgreSQL's
+"""
+
+from __future__ import annotations
+
+
+class WireError(Exception):
+    """The peer broke the protocol. `problem` names the message and what is wrong; it quotes none of its bytes."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(problem)
+        self.problem = problem
+
+
+class MalformedMessage(WireError):
+    """A frame whose body is not what its type says."""
+
+
+class MalformedStartup(WireError):
+    """The first packet is none of PostgreSQL's."""
