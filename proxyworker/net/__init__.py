@@ -1,0 +1,1 @@
+"""Sockets: listeners, TLS, upstream connections, tasks."""
