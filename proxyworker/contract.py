@@ -70,14 +70,14 @@ class Struct(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field=
 # ---------------------------------------------------------------- signing on
 
 
-class Challenge(Struct):
+class Challenge(Struct, frozen=True):
     """The control plane's first word. `nonce` is 32 random bytes, used once."""
 
     link_version: int
     nonce: bytes
 
 
-class Enrol(Struct):
+class Enrol(Struct, frozen=True):
     """A new worker shows its single-use join token and the Ed25519 key that it made. `signature`: 64 bytes."""
 
     link_version: int
@@ -87,7 +87,7 @@ class Enrol(Struct):
     signature: bytes
 
 
-class Authenticate(Struct):
+class Authenticate(Struct, frozen=True):
     """A known worker signs the challenge."""
 
     link_version: int
@@ -95,7 +95,7 @@ class Authenticate(Struct):
     signature: bytes
 
 
-class Welcome(Struct):
+class Welcome(Struct, frozen=True):
     """Signed on. `acknowledged`: for each journal of this worker, the last record that the control plane holds."""
 
     worker_id: str
@@ -107,14 +107,14 @@ class Welcome(Struct):
 # ---------------------------------------------------------------- sessions
 
 
-class TlsFacts(Struct):
+class TlsFacts(Struct, frozen=True):
     """What is known of the agent's TLS. Empty when there is none."""
 
     version: str = ""
     cipher: str = ""
 
 
-class OpenSession(Struct):
+class OpenSession(Struct, frozen=True):
     """Authenticate this credential and authorise this connection. `client_address` is "host:port"."""
 
     request_id: int
@@ -134,7 +134,7 @@ class TlsMode(StrEnum):
     VERIFY_FULL = "verify-full"
 
 
-class TargetEndpoint(Struct):
+class TargetEndpoint(Struct, frozen=True):
     """Where the target is and whom to trust there. `ca_pem` empty: the system's roots."""
 
     id: str
@@ -147,14 +147,14 @@ class TargetEndpoint(Struct):
     ca_pem: str = ""
 
 
-class UpstreamCredential(Struct):
+class UpstreamCredential(Struct, frozen=True):
     """What the target wants. In memory only, never in a record."""
 
     username: str
     secret: Secret
 
 
-class SessionLimits(Struct):
+class SessionLimits(Struct, frozen=True):
     """Bounds of one session. A statement is one message from the agent."""
 
     max_statement_bytes: int = 16 * 1024 * 1024
@@ -162,7 +162,7 @@ class SessionLimits(Struct):
     idle_seconds: int = 3600
 
 
-class SessionGrant(Struct):
+class SessionGrant(Struct, frozen=True):
     """All that the data path needs. Good until `expires_at`."""
 
     request_id: int
@@ -191,7 +191,7 @@ class RefusalCode(StrEnum):
     UNAVAILABLE = "unavailable"
 
 
-class Refused(Struct):
+class Refused(Struct, frozen=True):
     """No. `reason` and `help` may be shown to the agent; they say nothing internal. `request_id` 0: signing on."""
 
     request_id: int
@@ -200,21 +200,21 @@ class Refused(Struct):
     help: str = ""
 
 
-class CloseSession(Struct):
+class CloseSession(Struct, frozen=True):
     """The session has ended in the data path. The record of it comes by the journal."""
 
     session_id: str
     reason: str
 
 
-class Revoke(Struct):
+class Revoke(Struct, frozen=True):
     """End these sessions now; an empty list means every session of the worker."""
 
     session_ids: tuple[str, ...]
     reason: str
 
 
-class Heartbeat(Struct):
+class Heartbeat(Struct, frozen=True):
     """Still here. `journal_bytes`: what the journal holds unacknowledged."""
 
     sessions: int
@@ -224,7 +224,7 @@ class Heartbeat(Struct):
 # ---------------------------------------------------------------- records
 
 
-class AppendRecords(Struct):
+class AppendRecords(Struct, frozen=True):
     """A contiguous batch. `records` are the encoded records as the journal holds them, `first_seq` the first one's.
 
     `chain_before` and `chain_after` are the journal's hash chain around the batch: chain(n) = SHA-256(chain(n-1) ‖
@@ -239,7 +239,7 @@ class AppendRecords(Struct):
     records: list[bytes]
 
 
-class Ack(Struct):
+class Ack(Struct, frozen=True):
     """Everything up to and including `seq` is appended; the worker may forget it. Lower than sent: send on from there."""
 
     request_id: int
@@ -247,7 +247,7 @@ class Ack(Struct):
     seq: int
 
 
-class RequestUpload(Struct):
+class RequestUpload(Struct, frozen=True):
     """Where may this content segment go? `sha256` is of the file, 32 bytes. `index` counts from 0 within the session."""
 
     request_id: int
@@ -257,7 +257,7 @@ class RequestUpload(Struct):
     size_bytes: int
 
 
-class UploadTicket(Struct):
+class UploadTicket(Struct, frozen=True):
     """PUT the file here with these headers. A relative `url` is relative to the link's origin. Empty: already there."""
 
     request_id: int
@@ -265,7 +265,7 @@ class UploadTicket(Struct):
     headers: dict[str, str]
 
 
-class SessionOpened(Struct):
+class SessionOpened(Struct, frozen=True):
     """An agent has a session on a target."""
 
     session_id: str
@@ -280,7 +280,7 @@ class SessionOpened(Struct):
     policy_version: str
 
 
-class Parameter(Struct):
+class Parameter(Struct, frozen=True):
     """One bind value. `value` None is NULL; `truncated_bytes` is how many bytes of it are in the content only.
 
     `binary`: the value was sent in the protocol's binary form and `value` is its hex.
@@ -291,7 +291,7 @@ class Parameter(Struct):
     truncated_bytes: int = 0
 
 
-class OperationIntent(Struct):
+class OperationIntent(Struct, frozen=True):
     """The agent wants this done. Durable before the target hears of it.
 
     `op` counts from 1 within the session. `text` is at most `MAX_RECORDED_TEXT_BYTES` of the operation's text, whose
@@ -319,7 +319,7 @@ class OutcomeStatus(StrEnum):
     UNKNOWN = "unknown"
 
 
-class OperationOutcome(Struct):
+class OperationOutcome(Struct, frozen=True):
     """What came of it. Durable before the last byte of the answer leaves.
 
     `tags` are the target's own words for what was done ("SELECT 3", "INSERT 0 1"). `bytes_in` is what the agent sent
@@ -341,7 +341,7 @@ class OperationOutcome(Struct):
     columns: tuple[str, ...] = ()
 
 
-class SessionClosed(Struct):
+class SessionClosed(Struct, frozen=True):
     """The session is over. `reason` is a short phrase; `operations` is the highest `op`."""
 
     session_id: str
@@ -350,7 +350,7 @@ class SessionClosed(Struct):
     operations: int
 
 
-class JournalOpened(Struct):
+class JournalOpened(Struct, frozen=True):
     """A worker took up this journal, at its start. `recovered_unknown`: intents without outcome that it found."""
 
     at: float
