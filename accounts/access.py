@@ -1,0 +1,20 @@
+"""How the rest of the code obtains accounts: what a person may do, and the rows that they may see."""
+
+from __future__ import annotations
+
+from django.contrib.auth.models import AnonymousUser
+from django_scopes import scopes_disabled
+
+from accounts.models import Membership, User
+from controlplane.authority import NO_AUTHORITY, Authority, Role
+
+
+def authority_for(user: User | AnonymousUser) -> Authority:
+    """The roles of an active user in active tenants; nobody else has any."""
+    if not isinstance(user, User) or not user.is_active:
+        return NO_AUTHORITY
+    if user.is_superuser:
+        return Authority(is_operator=True)
+    with scopes_disabled():
+        rows = Membership.objects.filter(user=user, tenant__is_active=True).values_list("tenant_id", "role")
+        return Authority(roles={tenant_id: Role(role) for tenant_id, role in rows})

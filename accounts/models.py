@@ -1,0 +1,258 @@
+"""Tenants, people, agents and the proofs of both. Rows are changed by `accounts.actions` only."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any, ClassVar, Final
+
+from django.contrib.auth.base_user import AbstractBaseUser, BaseUserManager
+from django.contrib.postgres.fields import ArrayField
+from django.core.validators import MaxValueValidator, RegexValidator
+from django.db import models
+from django.db.models import Q
+
+from accounts.tenancy import TenantOwned
+from accounts.tokens import DIGEST_CHARACTERS, ID_CHARACTERS
+from controlplane.authority import Role
+
+SLUG_PATTERN: Final = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z"
+AGENT_NAME_PATTERN: Final = r"^[a-z0-9]([a-z0-9._@-]{0,98}[a-z0-9])?\Z"
+GROUP_PATTERN: Final = r"^[A-Za-z0-9]([A-Za-z0-9._:@/-]{0,98}[A-Za-z0-9])?\Z"
+#: A principal goes with every grant and record; more groups than this are a directory, not a role.
+MAX_GROUPS: Final = 100
+#: RFC 7519 wants "no more than a few minutes" of leeway.
+MAX_CLOCK_SKEW_SECONDS: Final = 300
+
+slug_validator = RegexValidator(SLUG_PATTERN, "Use 1 to 63 small letters, digits and hyphens.")
+agent_name_validator = RegexValidator(
+    AGENT_NAME_PATTERN, "Use 1 to 100 small letters, digits and . _ @ - with a letter or digit at both ends."
+)
+group_validator = RegexValidator(GROUP_PATTERN, "Use 1 to 100 letters, digits and . _ : @ / - for a group.")
+
+
+class Tenant(models.Model):
+    """An organisation; everything else belongs to one."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    slug = models.CharField(max_length=63, unique=True, validators=[slug_validator])
+    name = models.CharField(max_length=200)
+    is_active = models.BooleanField(default=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+    updated_at = models.DateTimeField(auto_now=True)
+
+    class Meta:
+        ordering = ("slug",)
+
+    def __str__(self) -> str:
+        return self.slug
+
+
+class UserManager(BaseUserManager["User"]):
+    """Finds people by e-mail address, whatever its case."""
+
+    def get_by_natural_key(self, username: str | None) -> User:
+        """The user with this address. Raises `User.DoesNotExist`."""
+        return self.get(email=(username or "").lower())
+
+    def create_user(self, email: str, password: str | None = None, **fields: Any) -> User:
+        """A new person; without a password nobody can sign in as them by one."""
+        user = self.model(email=email.lower(), **fields)
+        user.set_password(password)
+        user.save(using=self._db)
+        return user
+
+    def create_superuser(self, email: str, password: str | None = None, **fields: Any) -> User:
+        """A new operator of this installation (`manage.py createsuperuser`)."""
+        return self.create_user(email, password, is_superuser=True, **fields)
+
+
+class User(AbstractBaseUser):
+    """A person. What they may do comes of their memberships; an operator (`is_superuser`) may do everything."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    email = models.EmailField("e-mail address", unique=True)
+    name = models.CharField(max_length=200, blank=True)
+    is_active = models.BooleanField(default=True)
+    is_superuser = models.BooleanField("operator", default=False, help_text="May do everything in every tenant.")
+    created_at = models.DateTimeField(auto_now_add=True)
+    updated_at = models.DateTimeField(auto_now=True)
+
+    objects: ClassVar[UserManager] = UserManager()
+
+    USERNAME_FIELD = "email"
+    EMAIL_FIELD = "email"
+    REQUIRED_FIELDS: ClassVar[list[str]] = []
+
+    class Meta:
+        ordering = ("email",)
+        constraints = (
+            models.CheckConstraint(name="user_email_is_lower_case", condition=Q(email=models.functions.Lower("email"))),
+        )
+
+    def __str__(self) -> str:
+        return self.email
+
+    def clean(self) -> None:
+        """Fold the address's case, so that one person has one account."""
+        super().clean()
+        self.email = self.email.lower()
+
+    @property
+    def is_staff(self) -> bool:
+        """Every active person may open the admin; it shows them what their roles permit."""
+        return self.is_active
+
+    def has_perm(self, perm: str, obj: object | None = None) -> bool:  # noqa: ARG002  # Django's signature
+        """Django's permissions aren't used; pages that know nothing else are for operators."""
+        return self.is_active and self.is_superuser
+
+    def has_module_perms(self, app_label: str) -> bool:  # noqa: ARG002  # Django's signature
+        """See `has_perm`."""
+        return self.is_active and self.is_superuser
+
+
+class Membership(TenantOwned):
+    """A person's role in a tenant."""
+
+    user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="memberships")
+    role = models.CharField(max_length=16, choices=Role.choices, default=Role.VIEWER)
+
+    class Meta:
+        ordering = ("tenant__slug", "user__email")
+        constraints = (models.UniqueConstraint(fields=("tenant", "user"), name="membership_once_per_tenant"),)
+
+    def __str__(self) -> str:
+        return f"{self.user} as {self.role} of {self.tenant}"
+
+
+class Agent(TenantOwned):
+    """What connects to targets: a program, under a name that policies cite."""
+
+    name = models.CharField(max_length=100, validators=[agent_name_validator])
+    description = models.CharField(max_length=500, blank=True)
+    sponsor = models.ForeignKey(
+        User,
+        on_delete=models.SET_NULL,
+        null=True,
+        blank=True,
+        related_name="sponsored_agents",
+        help_text="The person who answers for this agent.",
+    )
+    groups = ArrayField(
+        models.CharField(max_length=100, validators=[group_validator]), size=MAX_GROUPS, default=list, blank=True
+    )
+    is_active = models.BooleanField(default=True)
+
+    class Meta:
+        ordering = ("name",)
+        constraints = (models.UniqueConstraint(fields=("tenant", "name"), name="agent_name_once_per_tenant"),)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class HashedToken(TenantOwned):
+    """A token of which only the digest is kept. It is good while neither revoked nor expired."""
+
+    label = models.CharField(max_length=100, blank=True, help_text="What it is for.")
+    token_id = models.CharField(max_length=ID_CHARACTERS, unique=True, editable=False)
+    digest = models.CharField(max_length=DIGEST_CHARACTERS, editable=False)
+    expires_at = models.DateTimeField()
+    revoked_at = models.DateTimeField(null=True, blank=True, editable=False)
+    last_used_at = models.DateTimeField(null=True, blank=True, editable=False)
+
+    class Meta:
+        abstract = True
+
+
+class AgentToken(HashedToken):
+    """A password with which an agent connects."""
+
+    agent = models.ForeignKey(Agent, on_delete=models.CASCADE, related_name="tokens")
+    issued_by = models.ForeignKey(User, on_delete=models.SET_NULL, null=True, blank=True, related_name="+")
+
+    class Meta:
+        ordering = ("-created_at",)
+        indexes = (models.Index(fields=("expires_at",)),)
+
+    def __str__(self) -> str:
+        return f"{self.token_id} of {self.agent}"
+
+
+class ApiToken(HashedToken):
+    """A person's token for REST, good in one tenant and never for more than their role there."""
+
+    user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="api_tokens")
+
+    class Meta:
+        ordering = ("-created_at",)
+        indexes = (models.Index(fields=("expires_at",)),)
+
+    def __str__(self) -> str:
+        return f"{self.token_id} of {self.user}"
+
+
+class SigningAlgorithm(models.TextChoices):
+    """Signatures that a trust may accept: asymmetric ones only (RFC 8725, 3.1 and 3.2)."""
+
+    RS256 = "RS256"
+    RS384 = "RS384"
+    RS512 = "RS512"
+    PS256 = "PS256"
+    PS384 = "PS384"
+    PS512 = "PS512"
+    ES256 = "ES256"
+    ES384 = "ES384"
+    ES512 = "ES512"
+    EDDSA = "EdDSA"
+
+
+#: What every provider of today can sign with.
+DEFAULT_ALGORITHMS: Final = (SigningAlgorithm.RS256, SigningAlgorithm.ES256)
+
+
+class OidcTrust(TenantOwned):
+    """A provider whose JWTs, made for this audience, stand for agents of the tenant. `TrustRule` says which."""
+
+    name = models.CharField(max_length=100)
+    issuer = models.CharField(max_length=500, help_text="Exactly the token's `iss`.")
+    audience = models.CharField(max_length=500, help_text="One of the token's `aud`.")
+    jwks_url = models.CharField(
+        "JWKS URL", max_length=500, blank=True, help_text="Empty: by the issuer's discovery document."
+    )
+    algorithms = ArrayField(models.CharField(max_length=8, choices=SigningAlgorithm.choices))
+    clock_skew_seconds = models.PositiveSmallIntegerField(
+        default=30, validators=[MaxValueValidator(MAX_CLOCK_SKEW_SECONDS)]
+    )
+    person_claim = models.CharField(
+        max_length=100, blank=True, help_text="The claim that names the person on whose behalf the agent acts."
+    )
+    is_active = models.BooleanField(default=True)
+
+    class Meta:
+        ordering = ("name",)
+        verbose_name = "OIDC trust"
+        constraints = (
+            models.UniqueConstraint(fields=("tenant", "name"), name="oidc_trust_name_once_per_tenant"),
+            models.UniqueConstraint(fields=("tenant", "issuer", "audience"), name="oidc_trust_once_per_tenant"),
+        )
+        indexes = (models.Index(fields=("issuer", "audience")),)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class TrustRule(TenantOwned):
+    """A token of this trust whose `claim` is, or lists, exactly `value` stands for `agent`."""
+
+    trust = models.ForeignKey(OidcTrust, on_delete=models.CASCADE, related_name="rules")
+    claim = models.CharField(max_length=100, default="sub")
+    value = models.CharField(max_length=500)
+    agent = models.ForeignKey(Agent, on_delete=models.CASCADE, related_name="trust_rules")
+
+    class Meta:
+        ordering = ("claim", "value")
+        constraints = (models.UniqueConstraint(fields=("trust", "claim", "value"), name="trust_rule_once"),)
+
+    def __str__(self) -> str:
+        return f"{self.claim} = {self.value} → {self.agent}"

@@ -1,0 +1,16 @@
+"""The web program: `daphne controlplane.asgi:application`. HTTP goes to Django, WebSockets to the link's consumer."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "controlplane.settings")
+
+from channels.routing import ProtocolTypeRouter, URLRouter
+from django.core.asgi import get_asgi_application
+
+django_application = get_asgi_application()
+
+from sessions.routing import websocket_urlpatterns  # noqa: E402  # models can be imported only now
+
+application = ProtocolTypeRouter({"http": django_application, "websocket": URLRouter(websocket_urlpatterns)})
