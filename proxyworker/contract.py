@@ -323,7 +323,8 @@ class OperationOutcome(Struct, frozen=True):
     """What came of it. Durable before the last byte of the answer leaves.
 
     `tags` are the target's own words for what was done ("SELECT 3", "INSERT 0 1"). `bytes_in` is what the agent sent
-    beside the text (COPY data), `bytes_out` what it was shown; `content_sha256` is the digest of `bytes_out`'s bytes.
+    beside the text (COPY data, and what was cut from a long text or parameter), `bytes_out` what it was shown; the two
+    digests, 32 bytes or empty, are of those bytes.
     """
 
     session_id: str
@@ -339,6 +340,7 @@ class OperationOutcome(Struct, frozen=True):
     error_message: str = ""
     tags: tuple[str, ...] = ()
     columns: tuple[str, ...] = ()
+    content_in_sha256: bytes = b""
 
 
 class SessionClosed(Struct, frozen=True):
