@@ -1,0 +1,165 @@
+"""The bases of admin pages: what is seen and changed follows the person's authority; every change is an app's action.
+
+The middleware has put the ORM into the person's scope. `TenantModelAdmin` narrows further to the tenants in which they
+hold the page's power, and `ReadOnlyTenantAdmin` is for what nobody changes.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, cast
+from uuid import UUID
+
+from django import forms
+from django.apps import apps
+from django.contrib import messages
+from django.contrib.admin.helpers import ActionForm
+from django.contrib.auth.base_user import AbstractBaseUser
+from django.db import models
+from django.http import HttpRequest, HttpResponse
+from unfold.admin import ModelAdmin
+
+from controlplane.authority import Power, authority_of
+from controlplane.errors import Refusal
+
+#: Long tables are searched and filtered, not paged through.
+ROWS_PER_PAGE = 50
+
+
+class TenantModelAdmin(ModelAdmin):  # type: ignore[misc]  # unfold is untyped
+    """A page for rows of tenants. Override `save_row`, and `delete_row` where deletion is offered."""
+
+    #: Needed in the row's tenant to see it, and to add or change it; None: nobody changes it here.
+    read_power: ClassVar[Power] = Power.READ
+    write_power: ClassVar[Power | None] = Power.MANAGE
+    can_delete: ClassVar[bool] = False
+    #: How a row leads to its tenant's id.
+    tenant_id_path: ClassVar[str] = "tenant_id"
+
+    list_per_page = ROWS_PER_PAGE
+    list_fullwidth = True
+    list_filter_submit = False
+    show_full_result_count = False
+    warn_unsaved_form = True
+    compressed_fields = True
+    action_form = ActionForm
+
+    def save_row(self, request: HttpRequest, row: Any, *, acting_user: AbstractBaseUser) -> None:
+        """Save by the app's action."""
+        raise NotImplementedError
+
+    def delete_row(self, request: HttpRequest, row: Any, *, acting_user: AbstractBaseUser) -> None:
+        """Delete by the app's action."""
+        raise NotImplementedError
+
+    # -- what is seen
+
+    def get_queryset(self, request: HttpRequest) -> models.QuerySet[Any]:
+        """The rows of the tenants in which the person may read this."""
+        authority = authority_of(request)
+        rows: models.QuerySet[Any] = super().get_queryset(request)
+        if authority.is_operator:
+            return rows
+        return rows.filter(**{f"{self.tenant_id_path}__in": authority.tenant_ids(self.read_power)})
+
+    def has_module_permission(self, request: HttpRequest) -> bool:
+        """True when the person may read this in any tenant."""
+        return authority_of(request).may(self.read_power)
+
+    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """True when the person may read this row, or any."""
+        return authority_of(request).may(self.read_power, self._tenant_id(request, obj))
+
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """True when the person may add one somewhere."""
+        return self.write_power is not None and authority_of(request).may(self.write_power)
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """True when the person may change this row, or any."""
+        return self.write_power is not None and authority_of(request).may(
+            self.write_power, self._tenant_id(request, obj)
+        )
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """As for a change, where the page offers deletion at all."""
+        return self.can_delete and self.has_change_permission(request, obj)
+
+    # -- forms
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
+        """A row stays in its tenant."""
+        fields = tuple(super().get_readonly_fields(request, obj))
+        return fields if obj is None or "tenant" in fields else (*fields, "tenant")
+
+    def get_changeform_initial_data(self, request: HttpRequest) -> dict[str, Any]:
+        """Whoever may add in one tenant only need not choose it."""
+        initial: dict[str, Any] = super().get_changeform_initial_data(request)
+        writable = writable_tenants(request, self.write_power)[:2]
+        if len(writable) == 1:
+            initial.setdefault("tenant", writable[0].pk)
+        return initial
+
+    def formfield_for_foreignkey(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
+        """Tenants to choose from are those in which the person may write."""
+        if db_field.name == "tenant":
+            kwargs["queryset"] = writable_tenants(request, self.write_power)
+        return super().formfield_for_foreignkey(db_field, request, **kwargs)
+
+    # -- changes
+
+    def save_model(self, request: HttpRequest, obj: Any, form: forms.ModelForm[Any], change: bool) -> None:
+        """Save by the action; nothing else writes."""
+        del form, change
+        self.save_row(request, obj, acting_user=cast(AbstractBaseUser, request.user))
+
+    def delete_model(self, request: HttpRequest, obj: Any) -> None:
+        """Delete by the action."""
+        self.delete_row(request, obj, acting_user=cast(AbstractBaseUser, request.user))
+
+    def get_actions(self, request: HttpRequest) -> dict[str, Any]:
+        """Bulk deletion would go round the actions."""
+        actions: dict[str, Any] = super().get_actions(request)
+        actions.pop("delete_selected", None)
+        return actions
+
+    def log_addition(self, *_: Any) -> None:
+        """The ledger records it, not Django's admin log."""
+
+    log_change = log_addition
+    log_deletions = log_addition
+
+    def changeform_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        """The form; an action's refusal is shown above it, and nothing is kept."""
+        try:
+            return cast(HttpResponse, super().changeform_view(request, *args, **kwargs))
+        except Refusal as refusal:
+            messages.error(request, str(refusal))
+            request.method = "GET"
+            return cast(HttpResponse, super().changeform_view(request, *args, **kwargs))
+
+    def _tenant_id(self, request: HttpRequest, obj: Any) -> UUID | None:
+        """The tenant of a row, or of the row with this key: buttons on a page are asked with the key alone."""
+        if obj is None:
+            return None
+        if isinstance(obj, models.Model):
+            tenant_id: Any = obj
+            for name in self.tenant_id_path.split("__"):
+                tenant_id = getattr(tenant_id, name)
+            return cast(UUID, tenant_id)
+        row = self.get_object(request, str(obj))
+        return UUID(int=0) if row is None else self._tenant_id(request, row)
+
+
+class ReadOnlyTenantAdmin(TenantModelAdmin):
+    """A page for rows of the record: seen with AUDIT, changed by nobody."""
+
+    read_power = Power.AUDIT
+    write_power = None
+
+
+def writable_tenants(request: HttpRequest, power: Power | None) -> models.QuerySet[Any]:
+    """The active tenants in which the request's person holds the power."""
+    authority = authority_of(request)
+    tenants = apps.get_model("accounts", "Tenant")._default_manager.filter(is_active=True)
+    if power is None:
+        return tenants.none()
+    return tenants if authority.is_operator else tenants.filter(pk__in=authority.tenant_ids(power))
