@@ -1,0 +1,38 @@
+"""How other code obtains policies."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Final
+from uuid import UUID
+
+import msgspec
+
+from policies import engine
+from policies.models import Policy
+
+#: Longer version strings are replaced by a digest: they stand in every decision.
+MAX_VERSION_CHARACTERS: Final = 120
+#: The version of a tenant without a published policy.
+NO_POLICY: Final = "none"
+
+
+def effective_policy(tenant_id: UUID) -> engine.Policy:
+    """All rules of the tenant's active policies, as they are published now. Rules are named "policy/rule".
+
+    The version names what it is made of ("agents@3+support@1"), or is a digest of that when it is long.
+    """
+    published = Policy.objects.filter(tenant_id=tenant_id, is_active=True, current__isnull=False)
+    names: list[str] = []
+    rules: list[engine.Rule] = []
+    for policy in published.select_related("current").order_by("name"):
+        names.append(f"{policy.name}@{policy.current.number}")
+        parsed = engine.parse_policy(names[-1], policy.current.rules)
+        rules += (msgspec.structs.replace(rule, name=f"{policy.name}/{rule.name}") for rule in parsed.rules)
+    return engine.Policy(version=_version("+".join(names)), rules=tuple(rules))
+
+
+def _version(names: str) -> str:
+    if len(names) <= MAX_VERSION_CHARACTERS:
+        return names or NO_POLICY
+    return f"sha256:{hashlib.sha256(names.encode()).hexdigest()}"

@@ -1,0 +1,34 @@
+"""How other code obtains sessions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+from uuid import UUID
+
+from django.db.models import Q
+
+from sessions.models import AgentSession, SessionState
+from targets.access import find_worker
+
+#: What an agent is told when a right was taken away, not the session.
+_NO_LONGER_ALLOWED: Final = "access was withdrawn"
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What a link has to act on. `is_welcome` False: close the link. `to_end`: reasons by session id."""
+
+    is_welcome: bool
+    to_end: dict[str, str]
+
+
+def standing_of(worker_id: UUID, *, public_key: bytes) -> Standing:
+    """Whether the worker may still serve under that key, and which of its unfinished sessions have to end."""
+    worker = find_worker(worker_id)
+    if worker is None or not worker.is_active or not worker.tenant.is_active or bytes(worker.public_key) != public_key:
+        return Standing(is_welcome=False, to_end={})
+    unfinished = AgentSession.objects.with_scope(tenant=worker.tenant_id).filter(worker=worker)
+    ending = Q(end_requested_at__isnull=False) | Q(agent__is_active=False) | Q(target__is_active=False)
+    rows = unfinished.exclude(state=SessionState.CLOSED).filter(ending).values_list("pk", "end_reason")
+    return Standing(is_welcome=True, to_end={str(pk): reason or _NO_LONGER_ALLOWED for pk, reason in rows})

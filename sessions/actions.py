@@ -1,0 +1,109 @@
+"""What changes sessions, other than their records (`ingest`) and their grants (`opening`)."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Final
+from uuid import UUID
+
+from asgiref.sync import async_to_sync
+from channels.layers import get_channel_layer
+from django.db import transaction
+from django.db.models import Q
+from django.utils import timezone
+
+from accounts.models import User
+from controlplane.errors import Refusal
+from controlplane.ledger.actions import append_entry
+from sessions.models import AgentSession, SessionRefusal, SessionState
+from targets.actions import note_sign_of_life
+
+#: A worker that has been silent for so long is gone as far as people are told. It may come back: see `take_up_worker`.
+LOST_AFTER: Final = timedelta(minutes=2)
+#: A grant is taken up within the worker's connection to its target, or not at all.
+UNOPENED_AFTER: Final = timedelta(minutes=5)
+#: A session's end is bounded by its grant; its record may take this much longer to arrive.
+OVERDUE_AFTER: Final = timedelta(minutes=10)
+#: Refused attempts are of use while somebody asks why; the log keeps the rest.
+REFUSALS_KEPT_FOR: Final = timedelta(days=90)
+
+
+def worker_group(worker_id: UUID) -> str:
+    """The channel layer's group in which a worker's links listen for wake-ups."""
+    return f"worker.{worker_id.hex}"
+
+
+def wake_links(worker_ids: set[UUID]) -> None:
+    """When the transaction commits, have the links of these workers look at their sessions. May be lost: links also poll."""
+    # Robust: the change is made, and without the channel layer the links still poll.
+    transaction.on_commit(lambda: _send_wake_ups(worker_ids), robust=True)
+
+
+def wake_links_of(sessions: Q) -> None:
+    """`wake_links` of the workers with unfinished sessions that match."""
+    unfinished = AgentSession.objects.with_scopes_disabled().exclude(state=SessionState.CLOSED).filter(sessions)
+    wake_links(set(unfinished.values_list("worker_id", flat=True)))
+
+
+@transaction.atomic
+def end_session(session: AgentSession, *, acting_user: User | None, reason: str) -> AgentSession:
+    """Have the worker end the session. Raises `Refusal` for one that is over. The session closes when the record of its end arrives."""
+    locked: AgentSession = AgentSession.objects.select_for_update().get(pk=session.pk)
+    if locked.state == SessionState.CLOSED:
+        raise Refusal(problem="the session is over", fix="There is nothing to end")
+    if locked.end_requested_at is None:
+        locked.end_requested_at = timezone.now()
+        locked.end_requested_by = acting_user
+        locked.end_reason = reason[:200]
+        locked.save(update_fields=["end_requested_at", "end_requested_by", "end_reason", "updated_at"])
+        append_entry(
+            tenant=locked.tenant,
+            kind="session.end_requested",
+            acting_user=acting_user,
+            subject=f"session:{locked.pk}",
+            before=None,
+            after={"reason": locked.end_reason, "agent": locked.principal["name"]},
+        )
+    wake_links({locked.worker_id})
+    return locked
+
+
+def note_closed(session_id: UUID, *, worker_id: UUID, reason: str, now: datetime) -> None:
+    """The worker says that the session is over. Its record, when it comes, says when and why for good."""
+    sessions = AgentSession.objects.with_scopes_disabled().filter(pk=session_id, worker_id=worker_id, closed_at=None)
+    sessions.update(state=SessionState.CLOSED, closed_at=now, close_reason=reason[:200], updated_at=now)
+
+
+def take_up_worker(worker_id: UUID, *, now: datetime) -> None:
+    """The worker is back: what was lost with it may be alive, until its journal says otherwise or the grant expires."""
+    note_sign_of_life(worker_id, now=now)
+    lost = AgentSession.objects.with_scopes_disabled().filter(worker_id=worker_id, state=SessionState.LOST)
+    lost.filter(expires_at__gt=now).update(state=SessionState.LIVE, updated_at=now)
+
+
+def settle_unfinished(*, now: datetime) -> dict[str, int]:
+    """Say of unfinished sessions what has become of them: never opened, or lost. Returns how many of each."""
+    unfinished = AgentSession.objects.with_scopes_disabled()
+    unopened = unfinished.filter(state=SessionState.GRANTED, granted_at__lt=now - UNOPENED_AFTER)
+    is_silent = Q(worker__last_seen_at=None) | Q(worker__last_seen_at__lt=now - LOST_AFTER)
+    is_overdue = Q(expires_at__lt=now - OVERDUE_AFTER)
+    lost = unfinished.filter(is_silent | is_overdue, state=SessionState.LIVE)
+    return {
+        "unopened": unopened.update(
+            state=SessionState.CLOSED, closed_at=now, close_reason="never opened", updated_at=now
+        ),
+        "lost": lost.update(state=SessionState.LOST, updated_at=now),
+    }
+
+
+def forget_refusals(*, now: datetime) -> int:
+    """Delete refused attempts older than `REFUSALS_KEPT_FOR`. Returns how many."""
+    old = SessionRefusal.objects.with_scopes_disabled().filter(last_at__lt=now - REFUSALS_KEPT_FOR)
+    count: int = old.delete()[0]
+    return count
+
+
+def _send_wake_ups(worker_ids: set[UUID]) -> None:
+    layer = get_channel_layer()
+    for worker_id in worker_ids:
+        async_to_sync(layer.group_send)(worker_group(worker_id), {"type": "link.wake"})

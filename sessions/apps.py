@@ -1,0 +1,16 @@
+"""The app's configuration. Its label keeps clear of django.contrib.sessions."""
+
+from django.apps import AppConfig
+
+
+class AgentSessionsConfig(AppConfig):
+    """Sessions of agents."""
+
+    name = "sessions"
+    label = "agent_sessions"
+    verbose_name = "Sessions"
+    default_auto_field = "django.db.models.BigAutoField"
+
+    def ready(self) -> None:
+        """Have rights that are taken away end sessions at once."""
+        from sessions import receivers  # noqa: F401  # registers them

@@ -1,0 +1,277 @@
+"""The control plane's end of a worker's link: a Channels consumer that speaks `proxyworker.contract`.
+
+    Challenge ─► Enrol | Authenticate ─► Welcome, and from then on
+        receive   each frame becomes a task, bounded by semaphores; batches of records stay in their order
+        watch     at each wake-up, and every `POLL_SECONDS`: which sessions have to end, may this worker still serve
+
+The database is asked in threads, several at once. A worker that breaks the contract is cut off with one line in the log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable, Coroutine
+from typing import Any, Final, ParamSpec, TypeVar
+from uuid import UUID
+
+import structlog
+from channels.db import DatabaseSyncToAsync
+from channels.generic.websocket import AsyncWebsocketConsumer
+from django.utils import timezone
+
+from proxyworker.contract import (
+    LINK_VERSION,
+    MAX_FRAME_BYTES,
+    Ack,
+    AppendRecords,
+    Authenticate,
+    Challenge,
+    CloseSession,
+    ContractError,
+    Enrol,
+    FromControlPlane,
+    FromWorker,
+    Heartbeat,
+    OpenSession,
+    RefusalCode,
+    Refused,
+    RequestUpload,
+    Revoke,
+    decode_from_worker,
+    encode,
+)
+from proxyworker.net.tasks import spawn
+from sessions.access import standing_of
+from sessions.actions import note_closed, worker_group
+from sessions.errors import PeerFault
+from sessions.ingest import LinkedWorker, append_records
+from sessions.opening import open_session
+from sessions.signing_on import SignedOn, sign_on
+from sessions.uploads import offer_upload
+from targets.actions import note_sign_of_life
+from targets.models import SILENT_AFTER_SECONDS
+
+log = structlog.get_logger(__name__)
+
+#: A worker signs on within its first round trips; whoever takes longer is no worker.
+HANDSHAKE_SECONDS: Final = 10.0
+NONCE_BYTES: Final = 32
+#: Wake-ups get lost; what they would have said is seen this much later.
+POLL_SECONDS: Final = 5.0
+#: Questions of one link that are worked on at once; further ones wait in the socket. Two hundred agents that connect
+#: in the same second are through in a few.
+MAX_REQUESTS: Final = 32
+#: Batches received and not yet acknowledged: each is at most a frame in memory.
+MAX_BATCHES: Final = 4
+
+#: WebSocket close codes (RFC 6455, 7.4.2: 4000 to 4999 are private). The worker reconnects after each.
+CLOSE_REFUSED: Final = 4401
+CLOSE_HANDSHAKE_TIMEOUT: Final = 4408
+CLOSE_FAULT: Final = 4400
+CLOSE_SILENT: Final = 4409
+CLOSE_ERROR: Final = 4500
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+async def _in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Call `function`, which uses the database, in a thread of the event loop's pool."""
+    call: Callable[P, Coroutine[Any, Any, T]] = DatabaseSyncToAsync(function, thread_sensitive=False)
+    return await call(*args, **kwargs)
+
+
+class LinkConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
+    """One link. `_signed_on` is None until the worker has proved who it is."""
+
+    async def connect(self) -> None:
+        """Challenge whoever it is."""
+        loop = asyncio.get_running_loop()
+        self._signed_on: SignedOn | None = None
+        self._nonce = secrets.token_bytes(NONCE_BYTES)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._requests = asyncio.Semaphore(MAX_REQUESTS)
+        self._batches = asyncio.Semaphore(MAX_BATCHES)
+        self._batch_order = asyncio.Lock()
+        self._woken = asyncio.Event()
+        self._revoked: set[str] = set()
+        self._heard_at = loop.time()
+        self._is_closing = False
+        await self.accept()
+        await self._say(Challenge(link_version=LINK_VERSION, nonce=self._nonce))
+        self._start("handshake-deadline", self._limit_handshake())
+
+    async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
+        """Take one frame; returns when the next may come."""
+        if self._is_closing:
+            return
+        self._heard_at = asyncio.get_running_loop().time()
+        try:
+            if bytes_data is None or len(bytes_data) > MAX_FRAME_BYTES:
+                raise PeerFault("a text frame" if text_data is not None else "a frame over the bound")
+            frame = decode_from_worker(bytes_data)
+            if self._signed_on is None:
+                await self._sign_on(frame)
+            else:
+                await self._accept_frame(self._signed_on.worker, frame)
+        except ContractError:
+            await self._fault("a frame that is none of ours")
+        except PeerFault as error:
+            await self._fault(error.fault)
+
+    async def disconnect(self, code: int) -> None:
+        """The socket is gone: whatever still runs for it is of no use."""
+        self._is_closing = True
+        for task in self._tasks:
+            task.cancel()
+        if self._signed_on is not None:
+            worker = self._signed_on.worker
+            await self.channel_layer.group_discard(worker_group(worker.id), self.channel_name)
+            log.info("link_closed", worker=worker.name, code=code)
+
+    async def link_wake(self, _: dict[str, Any]) -> None:
+        """A wake-up by the channel layer."""
+        self._woken.set()
+
+    # ------------------------------------------------------------ signing on
+
+    async def _sign_on(self, frame: FromWorker) -> None:
+        if not isinstance(frame, Enrol | Authenticate):
+            raise PeerFault("a question before signing on")
+        answer = await _in_thread(sign_on, frame, nonce=self._nonce, now=timezone.now())
+        if isinstance(answer, Refused):
+            log.warning("link_refused", code=answer.code.value, client=self._peer())
+            await self._say(answer)
+            await self._close(CLOSE_REFUSED)
+            return
+        worker = answer.worker
+        await self.channel_layer.group_add(worker_group(worker.id), self.channel_name)
+        self._signed_on = answer
+        log.info("link_opened", worker=worker.name, tenant=str(worker.tenant_id), client=self._peer())
+        await self._say(answer.welcome)
+        self._start("watch", self._watch(answer))
+
+    async def _limit_handshake(self) -> None:
+        await asyncio.sleep(HANDSHAKE_SECONDS)
+        if self._signed_on is None:
+            log.warning("link_fault", fault="no sign-on in time", worker=None, client=self._peer())
+            await self._close(CLOSE_HANDSHAKE_TIMEOUT)
+
+    # ------------------------------------------------------------ questions
+
+    async def _accept_frame(self, worker: LinkedWorker, frame: FromWorker) -> None:
+        match frame:
+            case OpenSession() | RequestUpload():
+                await self._requests.acquire()
+                self._start("answer", self._answer(worker, frame), then=self._requests.release)
+            case AppendRecords():
+                await self._batches.acquire()
+                self._start("append", self._append(worker, frame), then=self._batches.release)
+            case CloseSession(session_id=session_id, reason=reason):
+                now = timezone.now()
+                await _in_thread(note_closed, _uuid(session_id), worker_id=worker.id, reason=reason, now=now)
+            case Heartbeat(sessions=sessions, journal_bytes=journal_bytes):
+                reported = {"reported_sessions": sessions, "reported_journal_bytes": journal_bytes}
+                await _in_thread(note_sign_of_life, worker.id, now=timezone.now(), **reported)
+            case Enrol() | Authenticate():
+                raise PeerFault("a second sign-on")
+
+    async def _answer(self, worker: LinkedWorker, frame: OpenSession | RequestUpload) -> None:
+        answer: FromControlPlane
+        try:
+            if isinstance(frame, OpenSession):
+                answer = await _in_thread(open_session, worker, frame, now=timezone.now())
+            else:
+                answer = await _in_thread(offer_upload, worker, frame)
+        except Exception:  # noqa: BLE001  # whatever it is, the agent is refused and the link goes on
+            log.exception("request_failed", worker=worker.name, request=type(frame).__name__)
+            answer = Refused(
+                request_id=frame.request_id,
+                code=RefusalCode.UNAVAILABLE,
+                reason="the control plane could not answer",
+                help="Try again in a minute.",
+            )
+        await self._say(answer)
+
+    async def _append(self, worker: LinkedWorker, frame: AppendRecords) -> None:
+        async with self._batch_order:  # a lock wakes its waiters in their order
+            try:
+                seq = await _in_thread(append_records, worker, frame)
+            except PeerFault as error:
+                await self._fault(error.fault)
+                return
+            except Exception:  # noqa: BLE001  # not acknowledged, so the worker sends it again on its next link
+                log.exception("append_failed", worker=worker.name)
+                await self._close(CLOSE_ERROR)
+                return
+            await self._say(Ack(request_id=frame.request_id, journal_id=frame.journal_id, seq=seq))
+
+    # ------------------------------------------------------------ pushes
+
+    async def _watch(self, signed_on: SignedOn) -> None:
+        loop = asyncio.get_running_loop()
+        while not self._is_closing:
+            if loop.time() - self._heard_at > SILENT_AFTER_SECONDS:
+                log.warning("link_fault", fault="silent", worker=signed_on.worker.name, client=self._peer())
+                await self._close(CLOSE_SILENT)
+                return
+            try:
+                await self._enforce_standing(signed_on)
+            except Exception:  # noqa: BLE001  # the database may be back at the next round
+                log.exception("watch_failed", worker=signed_on.worker.name)
+            try:
+                await asyncio.wait_for(self._woken.wait(), POLL_SECONDS)
+            except TimeoutError:
+                continue
+            self._woken.clear()
+
+    async def _enforce_standing(self, signed_on: SignedOn) -> None:
+        standing = await _in_thread(standing_of, signed_on.worker.id, public_key=signed_on.public_key)
+        if not standing.is_welcome:
+            log.warning("link_fault", fault="no longer welcome", worker=signed_on.worker.name, client=self._peer())
+            await self._say(Revoke(session_ids=(), reason="this worker was withdrawn"))
+            await self._close(CLOSE_REFUSED)
+            return
+        fresh = {session_id: reason for session_id, reason in standing.to_end.items() if session_id not in self._revoked}
+        self._revoked = set(standing.to_end)
+        for reason in set(fresh.values()):
+            session_ids = tuple(session_id for session_id, why in fresh.items() if why == reason)
+            await self._say(Revoke(session_ids=session_ids, reason=reason))
+
+    # ------------------------------------------------------------ the socket
+
+    def _start(
+        self, name: str, coroutine: Coroutine[Any, Any, None], *, then: Callable[[], None] | None = None
+    ) -> None:
+        task = spawn(f"link-{name}", coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        if then is not None:
+            task.add_done_callback(lambda _: then())
+
+    async def _say(self, frame: FromControlPlane) -> None:
+        if not self._is_closing:
+            await self.send(bytes_data=encode(frame))
+
+    async def _fault(self, fault: str) -> None:
+        if not self._is_closing:
+            worker = self._signed_on.worker.name if self._signed_on else None
+            log.warning("link_fault", fault=fault, worker=worker, client=self._peer())
+            await self._close(CLOSE_FAULT)
+
+    async def _close(self, code: int) -> None:
+        if not self._is_closing:
+            self._is_closing = True
+            await self.close(code)
+
+    def _peer(self) -> str | None:
+        client = self.scope.get("client")
+        return f"{client[0]}:{client[1]}" if client else None
+
+
+def _uuid(text: str) -> UUID:
+    try:
+        return UUID(text)
+    except ValueError as error:
+        raise PeerFault("an id that is none") from error

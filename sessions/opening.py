@@ -1,0 +1,216 @@
+"""Opens sessions: who asks, may they, and what does the data path need.
+
+    bounds → identify the agent → decide by policy → find the target → open its credential → session row and grant
+
+The policy is asked before the target is looked up, so that whoever may not reach a target hears the same whether it
+exists or not. A refusal is kept for the admin to show.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Final
+from uuid import uuid4
+
+import structlog
+from django.db import connection, transaction
+from django_scopes import scope
+
+from accounts.errors import BadCredential, ExpiredCredential
+from accounts.identify import IdentifiedAgent, identify_agent
+from accounts.models import Agent
+from controlplane.keyring import KeyringError
+from policies.access import effective_policy
+from policies.engine import Decision, Effect, Policy, Principal, decide
+from proxyworker.contract import (
+    MAX_CREDENTIAL_BYTES,
+    OpenSession,
+    RefusalCode,
+    Refused,
+    Secret,
+    SessionGrant,
+    SessionLimits,
+    TargetEndpoint,
+    TlsMode,
+    UpstreamCredential,
+)
+from sessions.errors import OpenRefused
+from sessions.ingest import LinkedWorker
+from sessions.models import AgentSession
+from targets.access import find_active_target, open_secret
+from targets.models import Target, target_name_validator
+
+log = structlog.get_logger(__name__)
+
+LIMITS: Final = SessionLimits()
+
+_HELP_TOKEN: Final = "Get a new token for this agent and connect again with it as the password."
+_HELP_TARGET: Final = "Check the target's name; your administrator has the list of targets."
+_HELP_LATER: Final = "Ask an administrator of Narrowgate; the reason is in its log."
+
+_NOTE_REFUSAL: Final = """
+    INSERT INTO agent_sessions_sessionrefusal
+      (id, tenant_id, worker_id, agent_id, target_name, client_host, code, reason, hour, last_at, count, created_at,
+       updated_at)
+    VALUES (%s, %s, %s, %s, %s, %s, %s, %s, date_trunc('hour', %s), %s, 1, now(), now())
+    ON CONFLICT (worker_id, agent_id, target_name, client_host, code, hour) DO UPDATE
+    SET count = agent_sessions_sessionrefusal.count + 1, last_at = excluded.last_at, reason = excluded.reason,
+        updated_at = now()"""
+
+
+def open_session(worker: LinkedWorker, frame: OpenSession, *, now: datetime) -> SessionGrant | Refused:
+    """Grant the session, having written its row, or refuse it, having written that."""
+    try:
+        identified = _identify(worker, frame, now=now)
+        with scope(tenant=worker.tenant_id), transaction.atomic():
+            return _grant(worker, frame, identified, now=now)
+    except OpenRefused as refusal:
+        _note_refusal(worker, frame, refusal, now=now)
+        return Refused(request_id=frame.request_id, code=refusal.code, reason=refusal.reason, help=refusal.help)
+
+
+def _identify(worker: LinkedWorker, frame: OpenSession, *, now: datetime) -> IdentifiedAgent:
+    credential = frame.credential.value
+    try:
+        if len(credential.encode()) > MAX_CREDENTIAL_BYTES:
+            raise BadCredential
+        identified = identify_agent(credential, now=now)
+    except ExpiredCredential as error:
+        raise OpenRefused(RefusalCode.EXPIRED_CREDENTIAL, "the token has expired", _HELP_TOKEN) from error
+    except BadCredential as error:
+        raise _bad_credential() from error
+    if identified.tenant.pk != worker.tenant_id:
+        raise _bad_credential()
+    return identified
+
+
+def _bad_credential() -> OpenRefused:
+    return OpenRefused(RefusalCode.BAD_CREDENTIAL, "the token is not valid here", _HELP_TOKEN)
+
+
+def _grant(worker: LinkedWorker, frame: OpenSession, identified: IdentifiedAgent, *, now: datetime) -> SessionGrant:
+    agent = identified.agent
+    if not target_name_validator.regex.match(frame.target):  # no leak: such a target can't exist
+        raise _no_such_target(frame.target, agent)
+    principal = Principal(
+        id=str(agent.pk),
+        name=agent.name,
+        groups=tuple(agent.groups),
+        authenticated_by=identified.authenticated_by,
+        on_behalf_of=identified.on_behalf_of,
+    )
+    policy = effective_policy(worker.tenant_id)
+    decision = decide(policy, principal=principal, target=frame.target)
+    if decision.effect is not Effect.ALLOW:
+        raise OpenRefused(RefusalCode.DENIED, decision.reason, decision.help, agent=agent)
+    target = find_active_target(tenant_id=worker.tenant_id, name=frame.target, protocol=frame.protocol)
+    if target is None:
+        raise _no_such_target(frame.target, agent)
+    credential = _upstream_credential(target, agent)
+    expires_at = min(identified.expires_at, now + timedelta(seconds=LIMITS.max_session_seconds))
+    session = _write_session(worker, frame, agent, target, principal, decision, now=now, expires_at=expires_at)
+    return _as_grant(frame, session, principal=principal, policy=policy, credential=credential)
+
+
+def _no_such_target(name: str, agent: Agent) -> OpenRefused:
+    reason = f"there is no target {_printable(name, 63)!r} that speaks this protocol"
+    return OpenRefused(RefusalCode.NO_SUCH_TARGET, reason, _HELP_TARGET, agent=agent)
+
+
+def _upstream_credential(target: Target, agent: Agent) -> UpstreamCredential:
+    if not hasattr(target, "credential"):
+        reason = f"target {target.name} has no credential yet"
+        raise OpenRefused(RefusalCode.UNAVAILABLE, reason, _HELP_LATER, agent=agent)
+    try:
+        secret = open_secret(target.credential)
+    except KeyringError as error:
+        log.error("credential_not_opened", target=target.name, error=str(error))
+        reason = f"the credential of target {target.name} can't be opened"
+        raise OpenRefused(RefusalCode.UNAVAILABLE, reason, _HELP_LATER, agent=agent) from error
+    return UpstreamCredential(username=target.credential.username, secret=Secret(secret))
+
+
+def _write_session(
+    worker: LinkedWorker,
+    frame: OpenSession,
+    agent: Agent,
+    target: Target,
+    principal: Principal,
+    decision: Decision,
+    *,
+    now: datetime,
+    expires_at: datetime,
+) -> AgentSession:
+    return AgentSession.objects.create(  # type: ignore[no-any-return]
+        tenant_id=worker.tenant_id,
+        agent=agent,
+        target=target,
+        worker_id=worker.id,
+        protocol=frame.protocol,
+        client_address=_printable(frame.client_address, 64),
+        client_name=_printable(frame.client_name, 200),
+        tls_version=_printable(frame.tls.version, 32),
+        tls_cipher=_printable(frame.tls.cipher, 64),
+        policy_version=decision.policy_version,
+        rule=decision.rule[:200],
+        principal={
+            "name": principal.name,
+            "groups": list(principal.groups),
+            "authenticated_by": principal.authenticated_by,
+            "on_behalf_of": principal.on_behalf_of,
+        },
+        granted_at=now,
+        expires_at=expires_at,
+    )
+
+
+def _as_grant(
+    frame: OpenSession, session: AgentSession, *, principal: Principal, policy: Policy, credential: UpstreamCredential
+) -> SessionGrant:
+    target = session.target
+    return SessionGrant(
+        request_id=frame.request_id,
+        session_id=str(session.pk),
+        tenant_id=str(session.tenant_id),
+        principal=principal,
+        target=TargetEndpoint(
+            id=str(target.pk),
+            name=target.name,
+            protocol=target.protocol,
+            host=target.host,
+            port=target.port,
+            database=target.database,
+            tls_mode=TlsMode(target.tls_mode),
+            ca_pem=target.ca_pem,
+        ),
+        credential=credential,
+        policy=policy,
+        limits=LIMITS,
+        expires_at=session.expires_at.timestamp(),
+    )
+
+
+def _note_refusal(worker: LinkedWorker, frame: OpenSession, refusal: OpenRefused, *, now: datetime) -> None:
+    agent = refusal.agent
+    client_host = _printable(frame.client_address.rpartition(":")[0] or frame.client_address, 64)
+    log.info(
+        "session_refused",
+        code=refusal.code.value,
+        agent=agent.name if agent else None,
+        target=_printable(frame.target, 63),
+        client_host=client_host,
+        worker=worker.name,
+    )
+    with connection.cursor() as cursor:
+        cursor.execute(
+            _NOTE_REFUSAL,
+            [
+                uuid4(), worker.tenant_id, worker.id, agent.pk if agent else None, _printable(frame.target, 63),
+                client_host, refusal.code.value, _printable(refusal.reason, 500), now, now,
+            ],
+        )  # fmt: skip
+
+
+def _printable(text: str, most_characters: int) -> str:
+    """What an agent sent, fit for a row and a page: cut, and without control characters."""
+    return "".join(character if character.isprintable() else "�" for character in text[:most_characters])

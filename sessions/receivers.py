@@ -1,0 +1,40 @@
+"""Ends sessions when a right is taken away elsewhere. The lower apps know no sessions, so their saves are listened to.
+
+A receiver only wakes links up; what they then find in the rows decides (`access.standing_of`).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db.models import Q
+from django.db.models.signals import post_save
+from django.dispatch import receiver
+
+from accounts.models import Agent, Tenant
+from sessions.actions import wake_links, wake_links_of
+from targets.models import ProxyWorker, Target
+
+
+@receiver(post_save, sender=Agent)
+def _agent_saved(instance: Agent, **_: Any) -> None:
+    if not instance.is_active:
+        wake_links_of(Q(agent=instance))
+
+
+@receiver(post_save, sender=Target)
+def _target_saved(instance: Target, **_: Any) -> None:
+    if not instance.is_active:
+        wake_links_of(Q(target=instance))
+
+
+@receiver(post_save, sender=Tenant)
+def _tenant_saved(instance: Tenant, **_: Any) -> None:
+    if not instance.is_active:
+        wake_links_of(Q(tenant=instance))
+
+
+@receiver(post_save, sender=ProxyWorker)
+def _worker_saved(instance: ProxyWorker, **_: Any) -> None:
+    if not instance.is_active:
+        wake_links({instance.pk})

@@ -1,0 +1,134 @@
+"""What changes targets, credentials, workers and join tokens, each with its ledger entry in the same transaction."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Final
+from uuid import UUID
+
+from django.db import transaction
+from django.db.models import ProtectedError
+from django.utils import timezone
+
+from accounts.models import Tenant, User
+from accounts.tokens import make_token, parse_token
+from controlplane.errors import Refusal
+from controlplane.keyring import seal
+from controlplane.ledger.actions import append_entry
+from controlplane.ledger.recording import delete_recorded, save_recorded
+from targets.errors import BadJoinToken
+from targets.models import Credential, JoinToken, ProxyWorker, Target
+
+JOIN_TOKEN_PREFIX: Final = "ngj"
+#: A join token is used by the next command in somebody's terminal, or by a deployment under way.
+DEFAULT_JOIN_TOKEN_LIFETIME: Final = timedelta(hours=1)
+MAX_JOIN_TOKEN_LIFETIME: Final = timedelta(days=7)
+
+_TARGET_FIELDS: Final = (
+    "name", "protocol", "host", "port", "database", "tls_mode", "ca_pem", "labels", "environment", "is_active"
+)  # fmt: skip
+_JOIN_TOKEN_FIELDS: Final = ("token_id", "worker_name", "expires_at", "revoked_at")
+
+
+def save_target(target: Target, *, acting_user: User | None) -> bool:
+    """Create the target, or keep its changes; False when there were none. Raises `ValidationError`, which names the field."""
+    return save_recorded(target, acting_user=acting_user, noun="target", fields=_TARGET_FIELDS)
+
+
+def delete_target(target: Target, *, acting_user: User | None) -> None:
+    """Delete a target that never had a session, with its credential. Raises `Refusal` for another."""
+    try:
+        delete_recorded(target, acting_user=acting_user, noun="target", fields=_TARGET_FIELDS)
+    except ProtectedError as error:
+        raise Refusal(problem=f"target {target} has had sessions", fix="Deactivate it instead") from error
+
+
+def save_credential(credential: Credential, *, secret: str, acting_user: User | None) -> bool:
+    """Create the credential, or keep its changes; False when there were none. An empty `secret` keeps the one there is.
+
+    Raises `Refusal` when there is none, `ValidationError`, which names the field.
+    """
+    if secret:
+        credential.sealed_secret = seal(secret.encode(), context=credential.sealing_context)
+        credential.secret_set_at = timezone.now()
+    elif credential._state.adding:
+        raise Refusal(field="secret", problem="is empty", fix="A new credential needs its secret")
+    also = {"secret": True} if secret else {}
+    fields = ("target", "username")
+    return save_recorded(credential, acting_user=acting_user, noun="credential", fields=fields, also=also)
+
+
+def delete_credential(credential: Credential, *, acting_user: User | None) -> None:
+    """Forget the secret. Sessions that were granted it go on."""
+    delete_recorded(credential, acting_user=acting_user, noun="credential", fields=("target", "username"))
+
+
+def issue_join_token(
+    *, tenant: Tenant, worker_name: str, lifetime: timedelta, acting_user: User | None
+) -> tuple[JoinToken, str]:
+    """A token with which a worker of that name can enrol once, and its text, which is shown now or never.
+
+    Raises `ValidationError` for a name that is none. The lifetime is cut to `MAX_JOIN_TOKEN_LIFETIME`.
+    """
+    made = make_token(JOIN_TOKEN_PREFIX)
+    token = JoinToken(
+        tenant=tenant,
+        worker_name=worker_name,
+        token_id=made.token_id,
+        digest=made.digest,
+        expires_at=timezone.now() + min(lifetime, MAX_JOIN_TOKEN_LIFETIME),
+    )
+    save_recorded(token, acting_user=acting_user, noun="join_token", fields=_JOIN_TOKEN_FIELDS)
+    return token, made.text
+
+
+def revoke_join_token(token: JoinToken, *, acting_user: User | None) -> None:
+    """The token lets nobody enrol from now on. Nothing happens to one that is used or revoked."""
+    with transaction.atomic():
+        current = JoinToken.objects.select_for_update().get(pk=token.pk)
+        if current.last_used_at is None and current.revoked_at is None:
+            current.revoked_at = timezone.now()
+            save_recorded(current, acting_user=acting_user, noun="join_token", fields=_JOIN_TOKEN_FIELDS)
+
+
+@transaction.atomic
+def enrol_worker(*, join_token: str, name: str, public_key: bytes, now: datetime) -> ProxyWorker:
+    """Use the token up and keep the worker's key. A worker of that name gets the new key: its state was lost.
+
+    Raises `BadJoinToken`. The caller has checked that the worker holds the key.
+    """
+    presented = parse_token(join_token, prefix=JOIN_TOKEN_PREFIX)
+    tokens = JoinToken.objects.with_scopes_disabled()
+    token = tokens.select_related("tenant").filter(token_id=presented.token_id).first() if presented else None
+    if presented is None or token is None or not presented.matches(token.digest):
+        raise BadJoinToken
+    # One statement decides who was first: of two workers with one token, one changes a row.
+    usable = tokens.filter(
+        pk=token.pk, worker_name=name, last_used_at=None, revoked_at=None, expires_at__gt=now, tenant__is_active=True
+    )
+    if not usable.update(last_used_at=now):
+        raise BadJoinToken
+    workers = ProxyWorker.objects.with_scope(tenant=token.tenant_id)
+    worker, is_new = workers.update_or_create(
+        tenant_id=token.tenant_id, name=name, defaults={"public_key": public_key, "enrolled_at": now}
+    )
+    tokens.filter(pk=token.pk).update(used_by=worker)
+    append_entry(
+        tenant=token.tenant,
+        kind="worker.enrolled" if is_new else "worker.enrolled_again",
+        acting_user=None,
+        subject=f"worker:{name}",
+        before=None,
+        after={"name": name, "public_key": public_key.hex(), "join_token_id": token.token_id},
+    )
+    return worker
+
+
+def save_worker(worker: ProxyWorker, *, acting_user: User | None) -> bool:
+    """Keep whether the worker is active; when it isn't, its link is closed and its sessions end."""
+    return save_recorded(worker, acting_user=acting_user, noun="worker", fields=("name", "is_active"))
+
+
+def note_sign_of_life(worker_id: UUID, *, now: datetime, **reported: int) -> None:
+    """Keep when the worker was last heard, and what it `reported_sessions` and `reported_journal_bytes`. No ledger entry."""
+    ProxyWorker.objects.with_scopes_disabled().filter(pk=worker_id).update(last_seen_at=now, **reported)

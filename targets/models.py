@@ -1,0 +1,127 @@
+"""Targets, their credentials, and the workers. Rows are changed by `targets.actions` only."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from django.core.validators import MaxValueValidator, MinValueValidator, RegexValidator
+from django.db import models
+
+from accounts.models import HashedToken
+from accounts.tenancy import TenantOwned
+
+#: A target is named in a connection string, a host name and a path: the form of a DNS label fits all three.
+TARGET_NAME_PATTERN: Final = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z"
+#: A worker's name is for people and logs.
+WORKER_NAME_PATTERN: Final = r"^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?\Z"
+#: An Ed25519 public key, raw (RFC 8032).
+PUBLIC_KEY_BYTES: Final = 32
+#: A link says something at least every `HEARTBEAT_SECONDS`; after three silent ones the worker counts as gone.
+HEARTBEAT_SECONDS: Final = 10.0
+SILENT_AFTER_SECONDS: Final = 3 * HEARTBEAT_SECONDS
+
+target_name_validator = RegexValidator(
+    TARGET_NAME_PATTERN, "Use 1 to 63 small letters, digits and hyphens, with a letter or digit at both ends."
+)
+worker_name_validator = RegexValidator(
+    WORKER_NAME_PATTERN, "Use 1 to 63 small letters, digits, dots, hyphens and underscores."
+)
+
+
+class Protocol(models.TextChoices):
+    """What a target speaks."""
+
+    POSTGRES = "postgres", "PostgreSQL"
+
+
+class TlsCheck(models.TextChoices):
+    """How the target's certificate is checked. The values are `proxyworker.contract.TlsMode`'s, and a test holds that:
+    the contract knows the policy engine, and this app must not."""
+
+    DISABLE = "disable", "No TLS"
+    VERIFY_CA = "verify-ca", "TLS, certificate authority checked"
+    VERIFY_FULL = "verify-full", "TLS, authority and host name checked"
+
+
+class Target(TenantOwned):
+    """A system that agents reach through the gate, under this name."""
+
+    name = models.CharField(max_length=63, validators=[target_name_validator])
+    protocol = models.CharField(max_length=16, choices=Protocol.choices, default=Protocol.POSTGRES)
+    host = models.CharField(max_length=253, help_text="Host name or address, as the workers see it.")
+    port = models.PositiveIntegerField(default=5432, validators=[MinValueValidator(1), MaxValueValidator(65535)])
+    database = models.CharField(max_length=63, help_text="The database's name on the target itself.")
+    tls_mode = models.CharField(
+        "TLS", max_length=16, choices=TlsCheck.choices, default=TlsCheck.VERIFY_FULL, help_text="Of the upstream leg."
+    )
+    ca_pem = models.TextField(
+        "trusted certificates", blank=True, max_length=64 * 1024, help_text="PEM. Empty: the roots of the worker's system."
+    )
+    labels = models.JSONField(default=dict, blank=True, help_text="Free key-value pairs, texts on both sides.")
+    environment = models.CharField(max_length=32, blank=True, help_text="For people: production, staging, …")
+    is_active = models.BooleanField("active", default=True, help_text="Off: no session starts, and live ones end.")
+
+    class Meta:
+        ordering = ["name"]
+        constraints = [models.UniqueConstraint(fields=["tenant", "name"], name="target_name_unique_in_tenant")]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Credential(TenantOwned):
+    """How the gate signs on to a target. `sealed_secret` is bound to this row and never shown."""
+
+    target = models.OneToOneField(Target, on_delete=models.CASCADE, related_name="credential")
+    username = models.CharField(max_length=128)
+    sealed_secret = models.TextField(editable=False)
+    secret_set_at = models.DateTimeField(editable=False)
+
+    class Meta:
+        ordering = ["target__name"]
+
+    def __str__(self) -> str:
+        return f"{self.username} on {self.target}"
+
+    @property
+    def sealing_context(self) -> str:
+        """What the secret is bound to: a sealed secret copied to another row doesn't open."""
+        return f"targets.credential:{self.pk}"
+
+
+class ProxyWorker(TenantOwned):
+    """A worker, known by the key that it made itself."""
+
+    name = models.CharField(max_length=63, validators=[worker_name_validator])
+    public_key = models.BinaryField(max_length=PUBLIC_KEY_BYTES, editable=False)
+    enrolled_at = models.DateTimeField(editable=False)
+    last_seen_at = models.DateTimeField(null=True, blank=True, editable=False)
+    version = models.CharField(max_length=64, blank=True, editable=False)
+    reported_sessions = models.PositiveIntegerField(default=0, editable=False)
+    reported_journal_bytes = models.PositiveBigIntegerField(default=0, editable=False)
+    is_active = models.BooleanField("active", default=True, help_text="Off: its link is closed and its sessions end.")
+
+    class Meta:
+        ordering = ["name"]
+        constraints = [
+            models.UniqueConstraint(fields=["tenant", "name"], name="worker_name_unique_in_tenant"),
+            models.UniqueConstraint(fields=["public_key"], name="worker_key_unique"),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class JoinToken(HashedToken):
+    """Lets one worker enrol, under this name and once: `last_used_at` is when, `used_by` who."""
+
+    worker_name = models.CharField(max_length=63, validators=[worker_name_validator])
+    used_by = models.ForeignKey(
+        ProxyWorker, null=True, blank=True, editable=False, on_delete=models.SET_NULL, related_name="join_tokens"
+    )
+
+    class Meta:
+        ordering = ["-created_at"]
+
+    def __str__(self) -> str:
+        return f"{self.token_id} for {self.worker_name}"
