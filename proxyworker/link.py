@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from proxyworker.contract import Ack, AppendRecords, Heartbeat, Secret, SessionGrant, TlsFacts, UploadTicket, Welcome
+from proxyworker.contract import Ack, Heartbeat, Secret, SessionGrant, TlsFacts, UploadTicket, Welcome
 
 
 class Link:
@@ -39,7 +39,9 @@ class Link:
         """Tell the control plane that the session has ended; silently dropped when there is no link."""
         raise NotImplementedError
 
-    async def append_records(self, batch: AppendRecords) -> Ack:
+    async def append_records(
+        self, *, journal_id: str, first_seq: int, chain_before: bytes, chain_after: bytes, records: list[bytes]
+    ) -> Ack:
         """Hand over a batch of the journal. Raises `LinkUnavailable`."""
         raise NotImplementedError
 

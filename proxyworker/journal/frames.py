@@ -5,6 +5,7 @@ A segment file is a header of `HEADER_BYTES` and then frames, up to the first ze
     frame     length u32 (of the body), crc32 u32 (of the body), body
     body      type u8, then
       "R"     a record: seq u64, chain 32 B, the record as the contract encodes it
+      "E"     the same, for the record that closes a session: no content of it follows
       "C"     content: session 16 B, op u64, direction u8, codec u8, offset u64, raw bytes u32, data
       "S"     what is open at the head of this segment, in msgpack (see `state`)
 
@@ -17,6 +18,7 @@ from __future__ import annotations
 import uuid
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import lru_cache
 from hashlib import sha256
 from struct import Struct
 from typing import Final, NamedTuple
@@ -36,6 +38,7 @@ MAX_RECORD_BYTES: Final = MAX_FRAME_BYTES - MAX_BATCH_BYTES - 64 * 1024
 MAX_PIECE_BYTES: Final = 1024 * 1024
 
 RECORD: Final = ord("R")
+CLOSING_RECORD: Final = ord("E")
 CONTENT: Final = ord("C")
 SNAPSHOT: Final = ord("S")
 
@@ -121,12 +124,12 @@ def decode_header(data: bytes) -> SegmentHeader | None:
     )
 
 
-def put_record(parts: list[bytes], seq: int, chain: bytes, record: bytes) -> bytes:
+def put_record(parts: list[bytes], seq: int, chain: bytes, record: bytes, *, is_closing: bool = False) -> bytes:
     """Add a record's frame to `parts`; `chain` is the one before it. Returns the chain after it."""
     if len(record) > MAX_RECORD_BYTES:
         raise TooLarge(f"a record of {len(record)} bytes; the bound is {MAX_RECORD_BYTES}")
     chain = sha256(chain + record).digest()
-    prefix = _RECORD.pack(RECORD, seq, chain)
+    prefix = _RECORD.pack(CLOSING_RECORD if is_closing else RECORD, seq, chain)
     parts += (_LENGTH_CRC.pack(_RECORD.size + len(record), crc32(record, crc32(prefix))), prefix, record)
     return chain
 
@@ -185,7 +188,7 @@ def read_content(data: memoryview, frame: Frame) -> ContentPiece:
     """A content frame's piece."""
     _, session, op, direction, codec, offset, raw_bytes = _CONTENT.unpack_from(data, frame.start - 1)
     return ContentPiece(
-        session_id=str(uuid.UUID(bytes=session)),
+        session_id=_session_text(session),
         op=op,
         direction=_DIRECTION[direction],
         offset=offset,
@@ -193,3 +196,8 @@ def read_content(data: memoryview, frame: Frame) -> ContentPiece:
         raw_bytes=raw_bytes,
         codec=Codec(codec),
     )
+
+
+@lru_cache(maxsize=4096)  # a worker's sessions; making the text costs more than all the rest
+def _session_text(session: bytes) -> str:
+    return str(uuid.UUID(bytes=session))

@@ -14,7 +14,7 @@ from typing import Final
 
 import structlog
 
-from proxyworker.contract import JournalOpened, OperationIntent, Record, SessionOpened, encode
+from proxyworker.contract import JournalOpened, OperationIntent, Record, SessionClosed, SessionOpened, encode
 from proxyworker.journal.cursor import read_cursor
 from proxyworker.journal.errors import JournalError, JournalFailed, JournalFull, TooLarge
 from proxyworker.journal.files import SEGMENT_BYTES, SpareSegment, lock_folder, segment_path
@@ -242,15 +242,16 @@ class Journal:
         return forgotten
 
     async def close(self) -> None:
-        """Make everything durable and let go of the folder. Raises `JournalFailed`."""
+        """Make everything durable and let go of the folder; once closed, do nothing. Raises `JournalFailed`."""
+        if self._lock < 0:
+            return
         try:
             await self.wait_durable(self._end)
         finally:
             await self._loop.run_in_executor(None, self._sync.stop)
             self._spare.discard()
-            if self._lock >= 0:
-                os.close(self._lock)
-                self._lock = -1
+            os.close(self._lock)
+            self._lock = -1
 
     def _write(self, records: Sequence[Record], content: Sequence[ContentPiece]) -> None:
         parts: list[bytes] = []
@@ -259,7 +260,7 @@ class Journal:
         seq, chain = self._seq, self._chain
         for record in records:
             seq += 1
-            chain = put_record(parts, seq, chain, encode(record))
+            chain = put_record(parts, seq, chain, encode(record), is_closing=type(record) is SessionClosed)
         data = b"".join(parts)
         size = len(data)
         if self._offset + size > self._segment_bytes:

@@ -21,6 +21,7 @@ from proxyworker.journal.errors import JournalError
 from proxyworker.journal.files import list_segments
 from proxyworker.journal.frames import (
     CHAIN_START,
+    CLOSING_RECORD,
     CONTENT,
     HEADER_BYTES,
     RECORD,
@@ -97,7 +98,7 @@ def _scan(path: Path, header: SegmentHeader, data: memoryview, recovered: Recove
     """Take the segment's sound frames into account, and its place."""
     at = HEADER_BYTES
     while (frame := read_frame(data, at)) is not None:
-        if frame.type == RECORD:
+        if frame.type in (RECORD, CLOSING_RECORD):
             seq, chain, encoded = read_record(data, frame)
             if seq != recovered.seq + 1 or chain != sha256(recovered.chain + encoded).digest():
                 raise JournalError(f"{path}: offset {at}: a record is out of its place")
