@@ -80,7 +80,10 @@ class Server(Protocol):
     def stop_signal(self) -> signal.Signals: ...
 
     def prepare(self) -> None:
-        """Make the folder what the command needs; keeps the data that is there. Raises `PrepareFailed`."""
+        """Make the folder what the command needs; keeps the data that is there. Called before each start.
+
+        Raises `PrepareFailed`.
+        """
 
     def command(self) -> tuple[str, ...]:
         """Runs the server in the foreground. Holds no secret."""
@@ -124,6 +127,7 @@ class Postgres:
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not (self._data / "PG_VERSION").exists():
             self._initialise()
+        self._drop_stale_pid_file()
         (self._data / "pg_hba.conf").write_text(self.host_rules)
 
     def _initialise(self) -> None:
@@ -141,6 +145,16 @@ class Postgres:
         if done.returncode != 0:
             raise PrepareFailed(self.name, f"could not be initialised (initdb: {done.returncode})", done.stderr)
         partial.rename(self._data)
+
+    def _drop_stale_pid_file(self) -> None:
+        # The folder is the caller's alone, so a number that is no postgres of this folder was left by a crash. It may
+        # since have been given to another process, and PostgreSQL would then refuse to start.
+        pid_file = self._data / "postmaster.pid"
+        if not pid_file.exists():
+            return
+        command = Path(f"/proc/{pid_file.read_text().split()[0]}/cmdline")
+        if not command.exists() or os.fsencode(self._data) not in command.read_bytes().split(b"\0"):
+            pid_file.unlink()
 
     def command(self) -> tuple[str, ...]:
         settings = {

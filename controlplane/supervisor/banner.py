@@ -1,0 +1,55 @@
+"""What `make demo` prints once everything is up: things to try, to copy and paste."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from controlplane.supervisor.seeding import ADMIN_EMAIL, AGENTS
+
+if TYPE_CHECKING:
+    from controlplane.supervisor.seed import Demo
+
+_TEXT: Final = """
+Narrowgate is up. An agent's password is its token, good until {expires_at:%H:%M} UTC; no agent knows the database's.
+
+  The record, in a browser
+    {admin_url}
+    {email}
+    {password}
+
+  An agent with psql
+    PGPASSFILE={password_file} psql "{dsn}"
+
+  The same from Python
+    import pathlib, psycopg
+    token = pathlib.Path("{token_file}").read_text()
+    with psycopg.connect("{dsn}", password=token) as connection:
+        print(connection.execute("SELECT name, city FROM customers LIMIT 3").fetchall())
+
+  An agent that no rule lets through, to see a refusal
+    PGPASSFILE={password_file} psql "{refused_dsn}"
+
+  The sessions, over REST
+    curl -sS -H @{header_file} {api_url}sessions/
+
+For programs, all of this is in {demo_file}. Logs are in {log_folder}. Ctrl-C stops everything.
+"""
+
+
+def banner(demo: Demo) -> str:
+    """The text, with this demo's addresses. It holds the administrator's password and no token."""
+    layout = demo.layout
+    return _TEXT.format(
+        expires_at=demo.expires_at,
+        admin_url=f"{layout.web_url}/admin/",
+        api_url=f"{layout.web_url}/api/v1/",
+        email=ADMIN_EMAIL,
+        password=layout.secret("admin-password"),
+        password_file=demo.password_file,
+        token_file=demo.token_file,
+        header_file=demo.header_file,
+        dsn=demo.dsn(AGENTS[0]),
+        refused_dsn=demo.dsn(AGENTS[1]),
+        demo_file=layout.demo_file,
+        log_folder=layout.log_folder,
+    )
