@@ -1,8 +1,8 @@
 """What can be wrong with the peer's bytes.
 
-    WireError
-      MalformedMessage   a frame whose body is not what its type says
-      MalformedStartup   the first packet is none of PostgreSQL's
+WireError
+  MalformedMessage   a frame whose body is not what its type says
+  MalformedStartup   the first packet is none of PostgreSQL's
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Messages from the client ("Message Formats", those marked F).
 
-Parsers take a whole frame, header and all, as (buffer, start, end), and raise `MalformedMessage`. Texts stay bytes: their
-encoding is the session's.
+Parsers take a whole frame, header and all, as (buffer, start, end), and raise `MalformedMessage`. Texts stay bytes:
+their encoding is the session's.
 """
 
 from __future__ import annotations

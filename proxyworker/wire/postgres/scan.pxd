@@ -12,6 +12,8 @@ cdef class FrameScanner:
     cdef readonly Py_ssize_t needed
     cdef readonly Py_ssize_t oversized
 
+    cpdef forget_run(self)
+
     @cython.locals(
         spans=list, size=Py_ssize_t, at=Py_ssize_t, end=Py_ssize_t, kind=Py_ssize_t, length=Py_ssize_t,
         b0=Py_ssize_t, b1=Py_ssize_t, b2=Py_ssize_t, b3=Py_ssize_t,

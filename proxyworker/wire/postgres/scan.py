@@ -44,7 +44,13 @@ class FrameScanner:
         #: drops that many bytes, from `consumed` on, before it scans again.
         self.oversized = 0
 
-    def scan(self, data: bytes) -> list[tuple[int, int, int, int]]:
+    def forget_run(self) -> None:
+        """Scan the rest of the last buffer anew: a run that reached beyond it has not been passed after all."""
+        self._run_left = 0
+
+    def scan(  # noqa: C901, PLR0912, PLR0915 - one loop over the bytes; calls inside it would cost more than the rest
+        self, data: bytes
+    ) -> list[tuple[int, int, int, int]]:
         """The spans in `data`, in order: (type, start, end, frames that start in it).
 
         Raises `FrameError` for a length below four: the stream can't be followed further.

@@ -1,0 +1,59 @@
+"""Towards the target, and back-pressure both ways: a peer that does not read must not make the gate's memory grow."""
+
+from __future__ import annotations
+
+import asyncio
+from enum import IntFlag
+from typing import Final
+
+#: A transport's write buffer: above it the other side is not read. Two or three socket reads' worth.
+WRITE_HIGH_BYTES: Final = 512 * 1024
+WRITE_LOW_BYTES: Final = 128 * 1024
+
+
+class Pressure(IntFlag):
+    """Why a side is not being read."""
+
+    NONE = 0
+    #: The other side's transport has more than it can send.
+    TRANSPORT = 1
+    #: Too much waits for its record to become durable.
+    RELEASE = 2
+    #: Content waits to be digested and compressed.
+    CONTENT = 4
+    #: Too many operations wait for the target's answer.
+    PIPELINE = 8
+    #: What comes next can't be understood before an answer that is under way.
+    BARRIER = 16
+
+
+class Valve:
+    """Reads one side only while nothing speaks against it."""
+
+    def __init__(self, transport: asyncio.ReadTransport) -> None:
+        self._transport = transport
+        self._against = Pressure.NONE
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the side is being read."""
+        return not self._against
+
+    def set(self, pressure: Pressure, *, on: bool) -> None:
+        """This pressure is there, or is gone."""
+        before = self._against
+        if on:
+            self._against = before | pressure
+        else:
+            self._against = before & ~pressure
+        if bool(before) == bool(self._against) or self._transport.is_closing():
+            return
+        if self._against:
+            self._transport.pause_reading()
+        else:
+            self._transport.resume_reading()
+
+
+def bound_write_buffer(transport: asyncio.WriteTransport) -> None:
+    """Have the transport say `pause_writing` early enough."""
+    transport.set_write_buffer_limits(high=WRITE_HIGH_BYTES, low=WRITE_LOW_BYTES)

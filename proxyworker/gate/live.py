@@ -1,0 +1,72 @@
+"""The sessions that run in this worker now, and what ends them from outside: revocation, expiry, idleness."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from typing import Final, Protocol
+
+#: How often expiry and idleness are looked at. A session outlives its grant by at most this.
+SWEEP_SECONDS: Final = 1.0
+
+
+class LiveSession(Protocol):
+    """What the registry needs of a protocol's session."""
+
+    session_id: str
+
+    def end(self, reason: str) -> None:
+        """End now: tell the agent why in its protocol, close both sides, record what is unfinished."""
+
+    def reason_to_end(self, *, now: float, loop_now: float) -> str:
+        """Why the session must end at this time (epoch seconds, loop seconds), or ""."""
+
+
+class LiveSessions:
+    """Every session of this worker, by id."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._sessions: dict[str, LiveSession] = {}
+        self._empty = asyncio.Event()
+        self._empty.set()
+        self._sweep_handle: asyncio.TimerHandle | None = None
+
+    @property
+    def count(self) -> int:
+        """How many sessions run."""
+        return len(self._sessions)
+
+    def add(self, session: LiveSession) -> None:
+        """From now on the session can be ended from outside."""
+        self._sessions[session.session_id] = session
+        self._empty.clear()
+        if self._sweep_handle is None:
+            self._sweep_handle = asyncio.get_running_loop().call_later(SWEEP_SECONDS, self._sweep)
+
+    def remove(self, session: LiveSession) -> None:
+        """The session is over."""
+        self._sessions.pop(session.session_id, None)
+        if not self._sessions:
+            self._empty.set()
+
+    def end(self, session_ids: Iterable[str], reason: str) -> None:
+        """End these sessions; an empty list means all. Ids that are not here are ignored."""
+        wanted = list(session_ids) or list(self._sessions)
+        for session_id in wanted:
+            session = self._sessions.get(session_id)
+            if session is not None:
+                session.end(reason)
+
+    async def wait_empty(self) -> None:
+        """Return when no session runs."""
+        await self._empty.wait()
+
+    def _sweep(self) -> None:
+        loop = asyncio.get_running_loop()
+        now, loop_now = self._clock(), loop.time()
+        for session in list(self._sessions.values()):
+            reason = session.reason_to_end(now=now, loop_now=loop_now)
+            if reason:
+                session.end(reason)
+        self._sweep_handle = loop.call_later(SWEEP_SECONDS, self._sweep) if self._sessions else None

@@ -1,0 +1,32 @@
+"""The PostgreSQL gate: its messages become operations and pass the stages.
+
+front_door   encryption: TLS asked for, TLS at once, GSS declined; cancel requests
+login        startup message, token, grant, target; then the session
+session      both directions of a running session, and its endings
+requests     the agent's messages: which operation, what they mean for names
+pipeline     the target's messages: which operation they answer
+statements   what must be known of a statement's text;  names: prepared statements and portals
+upstream     a connection to a target;  keys: the cancel keys that agents hold
+"""
+
+from __future__ import annotations
+
+import ssl
+from typing import TYPE_CHECKING
+
+from proxyworker.gate.listener import Listener
+from proxyworker.postgres.front_door import ALPN
+from proxyworker.postgres.login import Login
+
+if TYPE_CHECKING:
+    from proxyworker.gate.services import Services
+
+__all__ = ["serve"]
+
+
+async def serve(*, listen: tuple[str, int], tls: ssl.SSLContext, services: Services) -> Listener:
+    """Listen for PostgreSQL clients. `tls` has the gate's certificate. Raises `OSError`."""
+    tls.set_alpn_protocols([ALPN])
+    listener = Listener("postgres", Login(services, tls).admit)
+    await listener.open(*listen)
+    return listener

@@ -1,0 +1,101 @@
+"""Prepared statements and portals by name, so that an execution is recorded with the text that it executes.
+
+The protocol and SQL share the names (PREPARE, DEALLOCATE), a name can't be made twice, and whether it was made is only
+known once the target has answered. Where what a name means hangs on an answer that is under way, the session waits.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from proxyworker.postgres.statements import NameChange
+
+#: Named statements of one session. Drivers keep some hundred; the target's own memory ends long before this.
+MAX_STATEMENTS: Final = 20_000
+#: All texts of one session's named statements together.
+MAX_STATEMENT_TEXT_BYTES: Final = 64 * 1024 * 1024
+MAX_PORTALS: Final = 20_000
+
+UNNAMED: Final = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """A prepared statement. `is_read`: see `statements.is_read`."""
+
+    text: bytes
+    is_read: bool
+
+
+class TooManyNames(Exception):
+    """The session has more names than the gate can follow."""
+
+
+class Names:
+    """What the names of one session stand for."""
+
+    def __init__(self) -> None:
+        self._statements: dict[bytes, Statement] = {}
+        self._portals: dict[bytes, Statement] = {}
+        self._text_bytes = 0
+
+    def has_statement(self, name: bytes) -> bool:
+        """Whether a Parse of this name may fail because the name is taken. The unnamed statement is always replaced."""
+        return name != UNNAMED and name in self._statements
+
+    def set_statement(self, name: bytes, statement: Statement) -> None:
+        """The name stands for this from now on. Raises `TooManyNames`."""
+        self.drop_statement(name)
+        self._text_bytes += len(statement.text)
+        self._statements[name] = statement
+        if len(self._statements) > MAX_STATEMENTS or self._text_bytes > MAX_STATEMENT_TEXT_BYTES:
+            raise TooManyNames
+
+    def drop_statement(self, name: bytes, only: Statement | None = None) -> None:
+        """The name stands for nothing; with `only`, if it stood for that."""
+        statement = self._statements.get(name)
+        if statement is not None and (only is None or statement is only):
+            self._text_bytes -= len(statement.text)
+            del self._statements[name]
+
+    def statement(self, name: bytes) -> Statement:
+        """What the name stands for. A name that was not made here is one that SQL made; its text is on record there."""
+        return self._statements.get(name) or _unknown(b"EXECUTE", name)
+
+    def apply(self, changes: tuple[NameChange, ...]) -> None:
+        """SQL has made or dropped names. Raises `TooManyNames`."""
+        for change in changes:
+            if change.name is None:
+                self._statements.clear()
+                self._text_bytes = 0
+            elif change.text is None:
+                self.drop_statement(change.name)
+            else:
+                self.set_statement(change.name, Statement(change.text, is_read=False))
+
+    def set_portal(self, name: bytes, statement: Statement) -> None:
+        """The portal runs this statement from now on. Raises `TooManyNames`."""
+        self._portals[name] = statement
+        if len(self._portals) > MAX_PORTALS:
+            raise TooManyNames
+
+    def has_portal(self, name: bytes) -> bool:
+        """Whether a Bind of this name may fail because the name is taken."""
+        return name != UNNAMED and name in self._portals
+
+    def drop_portal(self, name: bytes) -> None:
+        """The portal is closed."""
+        self._portals.pop(name, None)
+
+    def portal(self, name: bytes) -> Statement:
+        """What the portal runs; one not made here is a cursor that SQL declared."""
+        return self._portals.get(name) or _unknown(b"FETCH FROM", name)
+
+    def transaction_ended(self) -> None:
+        """No portal outlives its transaction."""
+        self._portals.clear()
+
+
+def _unknown(verb: bytes, name: bytes) -> Statement:
+    return Statement(verb + b' "' + name.replace(b'"', b'""') + b'"', is_read=False)

@@ -1,0 +1,509 @@
+"""One agent's session on one target: bytes of both sides through the stages.
+
+    agent  → frames → requests (decide, record intents) → release → target
+    target → frames → pipeline (which operation) → record outcomes → release → agent
+
+Both directions run inside `data_received`, without a task or an await. Everything that ends a session ends it here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from enum import Enum
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from proxyworker.gate.decide import Decider
+from proxyworker.gate.errors import RecordNotKept
+from proxyworker.gate.forward import Pressure, Valve, bound_write_buffer
+from proxyworker.gate.record import RecordedOperation, SessionRecorder
+from proxyworker.gate.release import Held, ReleaseQueue
+from proxyworker.net.tasks import spawn
+from proxyworker.postgres.errors import (
+    ADMIN_SHUTDOWN,
+    CONNECTION_FAILURE,
+    IO_ERROR,
+    PROGRAM_LIMIT_EXCEEDED,
+    PROTOCOL_VIOLATION,
+    TargetBrokeProtocol,
+    TargetError,
+    fatal,
+)
+from proxyworker.postgres.names import TooManyNames
+from proxyworker.postgres.pipeline import ASYNCHRONOUS, Pipeline
+from proxyworker.postgres.requests import FLUSH_MESSAGE, Requests
+from proxyworker.postgres.upstream import Upstream, send_cancel
+from proxyworker.wire.postgres import backend, frontend
+from proxyworker.wire.postgres.errors import WireError
+from proxyworker.wire.postgres.scan import FrameError, FrameScanner
+
+if TYPE_CHECKING:
+    from proxyworker.contract import SessionGrant
+    from proxyworker.gate.services import Services
+
+#: A message of the target that is no row: errors, notices, descriptions of up to 1,600 columns.
+MAX_TARGET_MESSAGE_BYTES: Final = 16 * 1024 * 1024
+#: An agent that has gone: how long the target may take to finish what it was asked, before it is cancelled.
+DRAIN_SECONDS: Final = 10.0
+#: An agent that does not read the reason why its session ends.
+FAREWELL_SECONDS: Final = 2.0
+
+_log = structlog.get_logger(__name__)
+
+
+class _State(Enum):
+    OPEN = "open"
+    #: The agent wants no more; the target finishes what it was asked.
+    DRAINING = "draining"
+    CLOSED = "closed"
+
+
+class _Gathered:
+    """Frames that come in several reads: put together once, when they are whole."""
+
+    __slots__ = ("_bytes", "_needed", "_parts")
+
+    def __init__(self) -> None:
+        self._parts: list[bytes] = []
+        self._bytes = 0
+        self._needed = 0
+
+    def add(self, data: bytes) -> bytes | None:
+        """All that is there, once it is enough to find another frame."""
+        if not self._parts:
+            return data
+        self._parts.append(data)
+        self._bytes += len(data)
+        if self._bytes < self._needed:
+            return None
+        whole = b"".join(self._parts)
+        self._parts.clear()
+        self._bytes = 0
+        return whole
+
+    def keep(self, rest: bytes, needed: int) -> None:
+        """This is left over; `needed` bytes make the next frame."""
+        if rest:
+            self._parts.append(rest)
+            self._bytes = len(rest)
+            self._needed = needed
+
+
+class _Side(asyncio.Protocol):
+    """asyncio's callbacks for one side, handed to the session."""
+
+    def __init__(
+        self,
+        *,
+        data: Callable[[bytes], None],
+        lost: Callable[[], None],
+        other: Callable[[], Valve],
+    ) -> None:
+        # The loop calls the session's own method: one call less for every read.
+        self.data_received = data  # type: ignore[assignment,method-assign]
+        self._lost = lost
+        self._other = other
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
+        self._lost()
+
+    def pause_writing(self) -> None:
+        self._other().set(Pressure.TRANSPORT, on=True)
+
+    def resume_writing(self) -> None:
+        self._other().set(Pressure.TRANSPORT, on=False)
+
+
+class PostgresSession:
+    """A session between its admission and its last record. See `gate.live.LiveSession`."""
+
+    def __init__(
+        self,
+        *,
+        services: Services,
+        grant: SessionGrant,
+        recorder: SessionRecorder,
+        agent: asyncio.Transport,
+        upstream: Upstream,
+        on_closed: Callable[[], None],
+    ) -> None:
+        self.session_id = grant.session_id
+        self._services = services
+        self._grant = grant
+        self._loop = asyncio.get_running_loop()
+        self._started = self._last_used = self._loop.time()
+        self._on_closed = on_closed
+        self._upstream = upstream
+        self._agent = agent
+        self._target = upstream.handshake.transport
+        self._agent_valve = Valve(agent)
+        self._target_valve = Valve(self._target)
+        self._state = _State.OPEN
+        self._recorder = recorder
+        self._pipeline = Pipeline(upstream.transaction_status)
+        self._decider = Decider(grant)
+        self._requests = Requests(
+            recorder=recorder, decider=self._decider, pipeline=self._pipeline, on_barrier_over=self._barrier_over
+        )
+        self._agent_frames = FrameScanner(bytes((frontend.COPY_DATA,)), grant.limits.max_statement_bytes)
+        self._agent_gathered = _Gathered()
+        self._discard_bytes = 0
+        self._backlog = b""
+        self._target_frames = FrameScanner(bytes((backend.DATA_ROW, backend.COPY_DATA)), MAX_TARGET_MESSAGE_BYTES)
+        self._target_gathered = _Gathered()
+        self._to_target = ReleaseQueue(
+            services.journal,
+            write=self._target.write,
+            on_level=lambda high: self._agent_valve.set(Pressure.RELEASE, on=high),
+        )
+        self._to_agent = ReleaseQueue(
+            services.journal,
+            write=agent.write,
+            on_level=lambda high: self._target_valve.set(Pressure.RELEASE, on=high),
+        )
+        #: Where the last intent stands: no answer leaves before it is durable.
+        self._intent_position = 0
+        self._was_told_why = False
+        self._drain_timer: asyncio.TimerHandle | None = None
+        bound_write_buffer(agent)
+        bound_write_buffer(self._target)
+        self.agent_side = _Side(data=self._agent_data, lost=self._agent_lost, other=lambda: self._target_valve)
+        self.target_side = _Side(data=self._target_data, lost=self._target_lost, other=lambda: self._agent_valve)
+
+    # ------------------------------------------------------------ agent → target
+
+    def _agent_data(self, data: bytes) -> None:
+        self._last_used = self._loop.time()
+        if self._state is not _State.OPEN:
+            return
+        if self._requests.is_at_barrier or self._backlog:
+            self._backlog += data
+            return
+        whole = self._agent_gathered.add(data)
+        if whole is None:
+            return
+        try:
+            self._requests_of(whole)
+        except (FrameError, WireError) as error:
+            self._fail(PROTOCOL_VIOLATION, f"the client broke the protocol: {error.problem}")
+        except TooManyNames:
+            self._fail(PROGRAM_LIMIT_EXCEEDED, "the session has too many prepared statements or portals")
+        except RecordNotKept as error:
+            self._record_failed(error)
+
+    def _requests_of(self, data: bytes) -> None:
+        if self._discard_bytes:
+            dropped = min(self._discard_bytes, len(data))
+            self._discard_bytes -= dropped
+            data = data[dropped:]
+        frames = self._agent_frames
+        while data:
+            spans = frames.scan(data)
+            consumed = frames.consumed
+            forwarded = 0
+            for kind, start, end, _ in spans:
+                if kind == frontend.COPY_DATA:
+                    keep = self._copy_data(data[start:end])
+                elif kind in (frontend.COPY_DONE, frontend.COPY_FAIL):
+                    self._dispatch(data[forwarded:start])
+                    self._copy_end(data[start:end])
+                    forwarded = end
+                    continue
+                else:
+                    keep = self._requests.take(kind, data, start, end)
+                if not keep:
+                    self._dispatch(data[forwarded:start])
+                    forwarded = end
+                    if self._requests.is_over:
+                        self._dispatch(b"")
+                        self._drain("the agent ended the session")
+                        return
+                elif self._requests.is_at_barrier:
+                    self._dispatch(data[forwarded:end] + (b"" if kind == frontend.QUERY else FLUSH_MESSAGE))
+                    self._backlog = data[end:]
+                    self._agent_valve.set(Pressure.BARRIER, on=True)
+                    # What follows is scanned anew: forget a run that the scanner has seen beyond the barrier.
+                    frames.forget_run()
+                    self._refuse_what_is_due()
+                    return
+            self._dispatch(data if forwarded == 0 and consumed == len(data) else data[forwarded:consumed])
+            self._refuse_what_is_due()
+            if not frames.oversized:
+                self._agent_gathered.keep(data[consumed:], frames.needed)
+                return
+            self._requests.refuse_oversized(data[consumed], self._grant.limits.max_statement_bytes)
+            self._dispatch(b"")
+            self._refuse_what_is_due()
+            left = len(data) - consumed
+            self._discard_bytes = max(0, frames.oversized - left)
+            data = data[consumed + frames.oversized :]
+
+    def _dispatch(self, data: bytes) -> None:
+        """Record the intents so far, and send the bytes once they may go."""
+        requests = self._requests
+        requests.settle_batch()
+        position = self._recorder.flush()
+        self._intent_position = max(self._intent_position, position)
+        if data:
+            self._to_target.put(data, self._intent_position if requests.has_write else 0)
+        requests.has_write = False
+        if self._pipeline.finished:
+            # Skipped at once: the target is ignoring everything until the next Sync.
+            self._finish_operations()
+            self._recorder.flush()
+        if self._pipeline.is_full:
+            self._agent_valve.set(Pressure.PIPELINE, on=True)
+
+    def _copy_data(self, data: bytes) -> bool:
+        operation = self._pipeline.last
+        if operation is None:
+            # The COPY has failed already; the target ignores what still comes ("COPY Operations").
+            return False
+        self._recorder.sent(operation, data)
+        return True
+
+    def _copy_end(self, frame: bytes) -> None:
+        """CopyDone makes the rows count: it waits until all that the agent sent is on record."""
+        operation = self._pipeline.last
+        if operation is None:
+            return
+        held = self._to_target.put(frame, 0, unrecorded=1)
+        self._recorder.secure_sent(operation, lambda position: self._settle(self._to_target, held, position))
+
+    def _barrier_over(self) -> None:
+        # Called from within the target's data: go on with the agent's when that is done.
+        self._loop.call_soon(self._resume_after_barrier)
+
+    def _resume_after_barrier(self) -> None:
+        if self._state is not _State.OPEN or self._requests.is_at_barrier:
+            return
+        backlog, self._backlog = self._backlog, b""
+        if backlog:
+            self._agent_data(backlog)
+        if not self._requests.is_at_barrier:
+            self._agent_valve.set(Pressure.BARRIER, on=False)
+
+    # ------------------------------------------------------------ target → agent
+
+    def _target_data(self, data: bytes) -> None:
+        self._last_used = self._loop.time()
+        if self._state is _State.CLOSED:
+            return
+        whole = self._target_gathered.add(data)
+        if whole is None:
+            return
+        try:
+            self._answers_of(whole)
+        except (FrameError, WireError, TargetBrokeProtocol) as error:
+            _log.error("target_broke_protocol", session=self.session_id, problem=error.problem)
+            self._fail(CONNECTION_FAILURE, "the target's answer could not be understood")
+        except TooManyNames:
+            self._fail(PROGRAM_LIMIT_EXCEEDED, "the session has too many prepared statements or portals")
+        except RecordNotKept as error:
+            self._record_failed(error)
+
+    def _answers_of(self, data: bytes) -> None:
+        frames = self._target_frames
+        pipeline = self._pipeline
+        spans = frames.scan(data)
+        if frames.oversized:
+            raise TargetBrokeProtocol("a message that is too long")
+        consumed = frames.consumed
+        injected: list[bytes] | None = None
+        copied = 0
+        shown_from = 0
+        shown_for: RecordedOperation | None = None
+        for kind, start, end, count in spans:
+            if kind == backend.ERROR_RESPONSE:
+                self._error_ahead(data, start, end)
+            operation = pipeline.current
+            if operation is not shown_for:
+                self._show(shown_for, data, shown_from, start)
+                shown_for, shown_from = operation, start
+            if operation is None:
+                shown_from = end
+                self._show_aside(kind, data, start, end)
+            pipeline.answer(kind, data, start, end, count)
+            said = pipeline.take_refusal()
+            if said:
+                injected = [] if injected is None else injected
+                injected += (data[copied:end], said)
+                copied = end
+        self._show(shown_for, data, shown_from, consumed)
+        self._target_gathered.keep(data[consumed:], frames.needed)
+        if injected is not None:
+            out = b"".join((*injected, data[copied:consumed]))
+        else:
+            out = data if consumed == len(data) else data[:consumed]
+        self._release(out)
+        if pipeline.is_idle and pipeline.transaction_status == backend.IDLE:
+            self._requests.transaction_ended()
+        if not pipeline.is_full:
+            self._agent_valve.set(Pressure.PIPELINE, on=False)
+
+    def _error_ahead(self, data: bytes, start: int, end: int) -> None:
+        if self._pipeline.is_at_sync and self._pipeline.current is None:
+            # The transaction of a pipeline failed at its commit: that is an operation of its own.
+            self._pipeline.attach_first(self._recorder.begin("commit", b"", decision=self._decider.decide()))
+        if backend.parse_error(data, start, end).severity in ("FATAL", "PANIC"):
+            self._was_told_why = True
+
+    def _show_aside(self, kind: int, data: bytes, start: int, end: int) -> None:
+        if kind in ASYNCHRONOUS or kind == backend.ERROR_RESPONSE:
+            self._recorder.aside(data[start:end])
+
+    def _show(self, operation: RecordedOperation | None, data: bytes, start: int, end: int) -> None:
+        if operation is None or start == end or self._state is not _State.OPEN:
+            return
+        self._recorder.shown(operation, data if end - start == len(data) else data[start:end])
+
+    def _release(self, data: bytes) -> None:
+        """Put the answer on its way: behind the outcomes of the operations that it ends, and behind every intent."""
+        if not data:
+            return
+        late = self._finish_operations() if self._pipeline.finished else ()
+        position = max(self._recorder.flush(), self._intent_position)
+        held = self._to_agent.put(data, position, unrecorded=len(late))
+        for operation in late:
+            operation.on_recorded = lambda at: self._settle(self._to_agent, held, at)
+
+    def _finish_operations(self) -> list[RecordedOperation]:
+        finished, self._pipeline.finished = self._pipeline.finished, []
+        return [operation for operation in finished if not self._recorder.finish(operation)]
+
+    @staticmethod
+    def _settle(queue: ReleaseQueue, held: Held | None, position: int) -> None:
+        if held is not None:
+            queue.settle(held, position)
+
+    def _refuse_what_is_due(self) -> None:
+        """Say refusals that no answer of the target stands before."""
+        said = self._pipeline.take_refusal()
+        if said:
+            if self._pipeline.current is None:
+                operation = self._pipeline.finished[-1] if self._pipeline.finished else None
+                if operation is not None:
+                    self._recorder.shown(operation, said)
+            self._release(said)
+
+    # ------------------------------------------------------------ endings
+
+    def reason_to_end(self, *, now: float, loop_now: float) -> str:
+        """See `gate.live.LiveSession`."""
+        limits = self._grant.limits
+        if now >= self._grant.expires_at:
+            return "the agent's credential has expired"
+        if loop_now - self._started > limits.max_session_seconds:
+            return f"the session has lasted {limits.max_session_seconds} seconds"
+        if loop_now - self._last_used > limits.idle_seconds and self._pipeline.is_idle:
+            return f"the session was idle for {limits.idle_seconds} seconds"
+        return ""
+
+    def end(self, reason: str) -> None:
+        """See `gate.live.LiveSession`."""
+        self._end(reason, fatal(ADMIN_SHUTDOWN, reason, "Open a new session to go on."))
+
+    def cancel(self) -> None:
+        """The agent asks to cancel what runs. The request is on record before the target hears of it."""
+        if self._state is _State.CLOSED:
+            return
+        try:
+            operation = self._recorder.begin("cancel", b"", decision=self._decider.decide())
+            self._recorder.finish(operation)
+            position = self._recorder.flush()
+        except RecordNotKept as error:
+            self._record_failed(error)
+            return
+        self._services.journal.when_durable(position, self._cancel_target)
+
+    def _cancel_target(self) -> None:
+        if self._upstream.cancel_secret:
+            spawn(f"cancel {self.session_id}", self._send_cancel())
+
+    async def _send_cancel(self) -> None:
+        upstream = self._upstream
+        try:
+            await send_cancel(self._grant.target, upstream.process_id, upstream.cancel_secret)
+        except TargetError as error:
+            _log.warning("cancel_failed", session=self.session_id, problem=error.problem)
+
+    def _fail(self, code: str, message: str) -> None:
+        self._end(message, fatal(code, message))
+
+    def _record_failed(self, error: RecordNotKept) -> None:
+        _log.error("record_not_kept", session=self.session_id, problem=str(error))
+        self._fail(IO_ERROR, "the record of this session cannot be kept, so it may not go on")
+
+    def record_failed(self, error: RecordNotKept) -> None:
+        """For the recorder: a record could not be kept outside of a call."""
+        self._record_failed(error)
+
+    def _end(self, reason: str, farewell: bytes) -> None:
+        if self._state is _State.CLOSED:
+            return
+        self._to_agent.shut()
+        self._to_target.shut()
+        if not self._pipeline.is_idle:
+            self._cancel_target()
+        self._agent.write(farewell)
+        self._target.abort()
+        self._close(reason)
+        self._hang_up()
+
+    def _agent_lost(self) -> None:
+        self._drain("the agent closed the connection")
+
+    def _drain(self, reason: str) -> None:
+        """The agent is done: let the target finish what it was asked, then end."""
+        if self._state is not _State.OPEN:
+            return
+        self._state = _State.DRAINING
+        self._to_agent.shut()
+        self._target_valve.set(Pressure.TRANSPORT | Pressure.RELEASE, on=False)
+        self._to_target.put(frontend.TERMINATE_MESSAGE, 0)
+        self._agent.close()
+        self._drain_timer = self._loop.call_later(DRAIN_SECONDS, self._drain_over)
+        self._drain_reason = reason
+
+    def _drain_over(self) -> None:
+        self._cancel_target()
+        self._target.abort()
+
+    def _target_lost(self) -> None:
+        if self._state is _State.CLOSED:
+            return
+        if self._state is _State.DRAINING:
+            self._close(self._drain_reason)
+            return
+        if not self._was_told_why:
+            self._to_agent.put(fatal(CONNECTION_FAILURE, "the target closed the connection"), self._intent_position)
+        self._close("the target closed the connection")
+        self._to_agent.when_empty(self._hang_up)
+
+    def _close(self, reason: str) -> None:
+        """Settle the record. Operations without an answer become UNKNOWN."""
+        self._state = _State.CLOSED
+        if self._drain_timer is not None:
+            self._drain_timer.cancel()
+        try:
+            self._recorder.close(reason, lambda position: self._services.journal.when_durable(position, self._closed))
+        except RecordNotKept as error:
+            _log.error("record_not_kept", session=self.session_id, problem=str(error))
+            self._closed()
+        _log.info("session_closed", session=self.session_id, reason=reason, operations=self._recorder.operations)
+        self._services.link.session_closed(self.session_id, reason)
+
+    def _closed(self) -> None:
+        self._services.live.remove(self)
+        self._on_closed()
+
+    def _hang_up(self) -> None:
+        self._agent.close()
+        self._loop.call_later(FAREWELL_SECONDS, self._agent.abort)
+
+    def content_level(self, high: bool) -> None:
+        """For the recorder: content comes faster than it can be kept, or does no more."""
+        self._target_valve.set(Pressure.CONTENT, on=high)
+        self._agent_valve.set(Pressure.CONTENT, on=high)
