@@ -198,12 +198,17 @@ def nearest(word: str, known: list[str]) -> str:
     return f"; did you mean {found[0]}?" if found else ""
 
 
-def read_environment(environ: Mapping[str, str]) -> Environment:
-    """Read all of it. Raises `ConfigurationError` at the first thing that isn't clear."""
+def refuse_unknown_names(environ: Mapping[str, str]) -> None:
+    """A misspelt variable would be ignored in silence. Raises `ConfigurationError`."""
     for name in environ:
         if name.startswith("NARROWGATE_") and name not in KNOWN:
             near = nearest(name, sorted(KNOWN))
             raise ConfigurationError(name, "is no variable of Narrowgate", f"Unset it or correct its name{near}")
+
+
+def read_environment(environ: Mapping[str, str]) -> Environment:
+    """Read all of it. Raises `ConfigurationError` at the first thing that isn't clear."""
+    refuse_unknown_names(environ)
     reader = Reader(environ)
     mode = reader.choice("NARROWGATE_MODE", Mode, default=Mode.PRODUCTION)
     home = reader.folder("NARROWGATE_HOME", default=Path("var"))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
-from controlplane.env import Reader
+from controlplane.env import Reader, refuse_unknown_names
 from controlplane.supervisor.embedded import LOOPBACK, write_private
 
 if TYPE_CHECKING:
@@ -162,6 +162,7 @@ class Layout:
 
 def read_layout(environ: Mapping[str, str]) -> Layout:
     """Raises `controlplane.env.ConfigurationError`."""
+    refuse_unknown_names(environ)
     reader = Reader(environ)
     return Layout(
         home=reader.folder("NARROWGATE_HOME", default=PROJECT / "var"),
