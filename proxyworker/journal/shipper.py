@@ -20,7 +20,7 @@ import httpx
 import structlog
 
 from proxyworker.contract import Ack, SessionClosed, Welcome, decode_record
-from proxyworker.errors import LinkUnavailable
+from proxyworker.errors import LinkError
 from proxyworker.journal.cursor import Cursor, OpenContent, SealedContent, read_cursor, write_cursor
 from proxyworker.journal.errors import JournalError
 from proxyworker.journal.frames import ContentPiece
@@ -188,7 +188,8 @@ class Shipper:
                 chain_after=batch.chain_after,
                 records=batch.records,
             )
-        except LinkUnavailable:
+        except LinkError as error:
+            _log.warning("records_not_sent", problem=str(error))
             return None
 
     async def _settle(self, seq: int) -> None:

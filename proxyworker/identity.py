@@ -1,0 +1,116 @@
+"""Who this worker is: an Ed25519 key that it made itself, and the id that the control plane gave it for it."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from typing import Final
+from uuid import UUID
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_pem_private_key,
+)
+
+from proxyworker.contract import LINK_SIGNATURE_CONTEXT, LINK_VERSION, Authenticate, Challenge, Enrol, Secret
+from proxyworker.errors import IdentityError
+
+_KEY_FILE: Final = "identity.key"
+_ID_FILE: Final = "worker-id"
+#: A join token is a line of some 60 characters.
+MAX_JOIN_TOKEN_BYTES: Final = 1024
+
+
+class Identity:
+    """Signs challenges. The key never leaves its file and this object."""
+
+    def __init__(self, folder: Path, *, name: str, join_token_file: Path | None) -> None:
+        """Read the key, or make one. Raises `IdentityError`."""
+        self.name = name
+        self._join_token_file = join_token_file
+        self._id_file = folder / _ID_FILE
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._key = _read_or_make_key(folder / _KEY_FILE)
+        self._public_key = self._key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
+        self.worker_id = _read_id(self._id_file)
+
+    def answer(self, challenge: Challenge) -> Enrol | Authenticate:
+        """Show who this is. Raises `IdentityError` if it was never enrolled and has no join token."""
+        signature = self._key.sign(LINK_SIGNATURE_CONTEXT + challenge.nonce + self._public_key)
+        if self.worker_id:
+            return Authenticate(link_version=LINK_VERSION, worker_id=self.worker_id, signature=signature)
+        return Enrol(
+            link_version=LINK_VERSION,
+            join_token=self._read_join_token(),
+            name=self.name,
+            public_key=self._public_key,
+            signature=signature,
+        )
+
+    def enrolled(self, worker_id: str) -> None:
+        """The control plane knows the key under this id. Raises `OSError`."""
+        if worker_id != self.worker_id:
+            temporary = self._id_file.with_suffix(".new")
+            temporary.write_text(worker_id + "\n")
+            temporary.replace(self._id_file)
+            self.worker_id = worker_id
+
+    def _read_join_token(self) -> Secret:
+        """Read anew each time: a fresh token may have been put there."""
+        if self._join_token_file is None:
+            raise IdentityError(
+                "this worker isn't enrolled: set NARROWGATE_JOIN_TOKEN_FILE to a file with a join token"
+            )
+        try:
+            with self._join_token_file.open("rb") as file:
+                token = file.read(MAX_JOIN_TOKEN_BYTES).strip()
+        except OSError as error:
+            raise IdentityError(f"NARROWGATE_JOIN_TOKEN_FILE: {self._join_token_file}: {error.strerror}") from error
+        if not token or not token.isascii():
+            raise IdentityError(f"NARROWGATE_JOIN_TOKEN_FILE: {self._join_token_file}: holds no join token")
+        return Secret(token.decode("ascii"))
+
+
+def _read_or_make_key(path: Path) -> Ed25519PrivateKey:
+    if not path.exists():
+        return _make_key(path)
+    if stat.S_IMODE(path.stat().st_mode) & 0o077:
+        raise IdentityError(f"{path}: others can read the worker's key. Make it mode 0600, or remove it and enrol anew")
+    try:
+        key = load_pem_private_key(path.read_bytes(), password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise IdentityError(f"{path}: no private key. Remove it and enrol anew") from error
+    if not isinstance(key, Ed25519PrivateKey):
+        raise IdentityError(f"{path}: no Ed25519 key. Remove it and enrol anew")
+    return key
+
+
+def _make_key(path: Path) -> Ed25519PrivateKey:
+    key = Ed25519PrivateKey.generate()
+    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    temporary = path.with_suffix(".new")
+    temporary.unlink(missing_ok=True)
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        os.write(descriptor, pem)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    temporary.replace(path)
+    return key
+
+
+def _read_id(path: Path) -> str:
+    if not path.exists():
+        return ""
+    text = path.read_text().strip()
+    try:
+        return str(UUID(text))
+    except ValueError as error:
+        raise IdentityError(f"{path}: no worker id. Remove it and enrol anew") from error
