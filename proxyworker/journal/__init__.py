@@ -17,8 +17,8 @@ either of them as it stands in a file; a *position* counts the journal's bytes s
     shipper.py    records to the control plane, content to storage
 """
 
-from proxyworker.journal.errors import JournalError, JournalFailed, JournalFull
+from proxyworker.journal.errors import JournalError, JournalFailed, JournalFull, TooLarge
 from proxyworker.journal.frames import Codec, ContentPiece
 from proxyworker.journal.journal import Journal
 
-__all__ = ["Codec", "ContentPiece", "Journal", "JournalError", "JournalFailed", "JournalFull"]
+__all__ = ["Codec", "ContentPiece", "Journal", "JournalError", "JournalFailed", "JournalFull", "TooLarge"]

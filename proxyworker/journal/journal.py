@@ -263,16 +263,16 @@ class Journal:
             chain = put_record(parts, seq, chain, encode(record), is_closing=type(record) is SessionClosed)
         data = b"".join(parts)
         size = len(data)
+        if size > self._segment_bytes // 2:
+            raise TooLarge(f"{size} bytes in one append; the bound is {self._segment_bytes // 2}")
         if self._offset + size > self._segment_bytes:
-            if size > self._segment_bytes // 2:
-                raise TooLarge(f"{size} bytes in one append; the bound is {self._segment_bytes // 2}")
             self._roll(is_prior_durable=False)
         try:
             written = os.pwrite(self._descriptor, data, self._offset)
         except OSError as error:
             raise self._no_room("write", error) from error
-        if written != size:
-            raise self._fail("write", OSError(errno.EIO, "short write"))
+        if written != size:  # the next append begins at the same place
+            raise JournalFull(f"{self.folder}: no room for {size - written} of {size} bytes")
         self._offset += size
         self._end += size
         self._seq = seq
