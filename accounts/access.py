@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from django.contrib.auth.models import AnonymousUser
+from django.db.models import QuerySet
 from django_scopes import scopes_disabled
 
 from accounts.models import Membership, User
 from controlplane.authority import NO_AUTHORITY, Authority, Role
+
+
+def colleagues() -> QuerySet[User]:
+    """The people with a role in the tenants in scope."""
+    return User.objects.filter(pk__in=Membership.objects.values("user"))
 
 
 def authority_for(user: User | AnonymousUser) -> Authority:

@@ -10,6 +10,7 @@ from django.contrib.postgres.fields import ArrayField
 from django.core.validators import MaxValueValidator, RegexValidator
 from django.db import models
 from django.db.models import Q
+from django.db.models.functions import Lower
 
 from accounts.tenancy import TenantOwned
 from accounts.tokens import DIGEST_CHARACTERS, ID_CHARACTERS
@@ -85,9 +86,7 @@ class User(AbstractBaseUser):
 
     class Meta:
         ordering = ("email",)
-        constraints = (
-            models.CheckConstraint(name="user_email_is_lower_case", condition=Q(email=models.functions.Lower("email"))),
-        )
+        constraints = (models.CheckConstraint(name="user_email_is_lower_case", condition=Q(email=Lower("email"))),)
 
     def __str__(self) -> str:
         return self.email
@@ -204,7 +203,7 @@ class SigningAlgorithm(models.TextChoices):
     ES256 = "ES256"
     ES384 = "ES384"
     ES512 = "ES512"
-    EDDSA = "EdDSA"
+    ED25519 = "Ed25519"
 
 
 #: What every provider of today can sign with.

@@ -3,13 +3,31 @@
 from __future__ import annotations
 
 import uuid
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 from django.db import models
 from django_scopes import ScopedManager
 
 if TYPE_CHECKING:
     from accounts.models import Tenant
+
+M = TypeVar("M", bound=models.Model)
+
+if TYPE_CHECKING:
+
+    class TenantManager(models.Manager[M]):
+        """What type checkers see of the scoped manager."""
+
+        def with_scope(self, **scope: Any) -> Self:
+            """For this query, the scope given."""
+
+        def with_scopes_disabled(self) -> Self:
+            """For this query, every tenant's rows."""
+
+else:
+
+    class TenantManager(type(ScopedManager(tenant="tenant"))):
+        """Of django-scopes, under a name that type checkers find."""
 
 
 class TenantOwned(models.Model):
@@ -22,7 +40,7 @@ class TenantOwned(models.Model):
     created_at = models.DateTimeField(auto_now_add=True)
     updated_at = models.DateTimeField(auto_now=True)
 
-    objects: Any = ScopedManager(tenant="tenant")
+    objects: ClassVar[TenantManager[Self]] = TenantManager()
 
     class Meta:
         abstract = True

@@ -25,7 +25,7 @@ from controlplane.errors import Refusal
 ROWS_PER_PAGE = 50
 
 
-class TenantModelAdmin(ModelAdmin):  # type: ignore[misc]  # unfold is untyped
+class TenantModelAdmin(ModelAdmin):
     """A page for rows of tenants. Override `save_row`, and `delete_row` where deletion is offered."""
 
     #: Needed in the row's tenant to see it, and to add or change it; None: nobody changes it here.
@@ -69,7 +69,7 @@ class TenantModelAdmin(ModelAdmin):  # type: ignore[misc]  # unfold is untyped
         """True when the person may read this row, or any."""
         return authority_of(request).may(self.read_power, self._tenant_id(request, obj))
 
-    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+    def has_add_permission(self, request: HttpRequest, _obj: Any = None) -> bool:
         """True when the person may add one somewhere."""
         return self.write_power is not None and authority_of(request).may(self.write_power)
 
@@ -109,11 +109,11 @@ class TenantModelAdmin(ModelAdmin):  # type: ignore[misc]  # unfold is untyped
     def save_model(self, request: HttpRequest, obj: Any, form: forms.ModelForm[Any], change: bool) -> None:
         """Save by the action; nothing else writes."""
         del form, change
-        self.save_row(request, obj, acting_user=cast(AbstractBaseUser, request.user))
+        self.save_row(request, obj, acting_user=cast("AbstractBaseUser", request.user))
 
     def delete_model(self, request: HttpRequest, obj: Any) -> None:
         """Delete by the action."""
-        self.delete_row(request, obj, acting_user=cast(AbstractBaseUser, request.user))
+        self.delete_row(request, obj, acting_user=cast("AbstractBaseUser", request.user))
 
     def get_actions(self, request: HttpRequest) -> dict[str, Any]:
         """Bulk deletion would go round the actions."""
@@ -130,11 +130,11 @@ class TenantModelAdmin(ModelAdmin):  # type: ignore[misc]  # unfold is untyped
     def changeform_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
         """The form; an action's refusal is shown above it, and nothing is kept."""
         try:
-            return cast(HttpResponse, super().changeform_view(request, *args, **kwargs))
+            return cast("HttpResponse", super().changeform_view(request, *args, **kwargs))
         except Refusal as refusal:
             messages.error(request, str(refusal))
             request.method = "GET"
-            return cast(HttpResponse, super().changeform_view(request, *args, **kwargs))
+            return cast("HttpResponse", super().changeform_view(request, *args, **kwargs))
 
     def _tenant_id(self, request: HttpRequest, obj: Any) -> UUID | None:
         """The tenant of a row, or of the row with this key: buttons on a page are asked with the key alone."""
@@ -144,7 +144,7 @@ class TenantModelAdmin(ModelAdmin):  # type: ignore[misc]  # unfold is untyped
             tenant_id: Any = obj
             for name in self.tenant_id_path.split("__"):
                 tenant_id = getattr(tenant_id, name)
-            return cast(UUID, tenant_id)
+            return cast("UUID", tenant_id)
         row = self.get_object(request, str(obj))
         return UUID(int=0) if row is None else self._tenant_id(request, row)
 

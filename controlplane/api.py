@@ -12,35 +12,19 @@ from django.apps import apps
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.db import models
 from django.http.response import HttpResponseBase
-from rest_framework import mixins, pagination, permissions, serializers, viewsets
+from rest_framework import mixins, permissions, serializers, viewsets
 from rest_framework.exceptions import NotAuthenticated, PermissionDenied, ValidationError
 from rest_framework.request import Request
-from rest_framework.views import APIView
 
 from controlplane.authority import Authority, Power, authority_of
-
-
-class BoundedPagination(pagination.PageNumberPagination):
-    """`?page=` and `?page_size=`, at most 500 rows a page."""
-
-    page_size = 50
-    page_size_query_param = "page_size"
-    max_page_size = 500
-
-
-class SignedIn(permissions.BasePermission):
-    """An active person, by session or token."""
-
-    def has_permission(self, request: Request, view: APIView) -> bool:  # noqa: ARG002  # DRF's signature
-        """True for a signed-in person."""
-        return bool(request.user and request.user.is_authenticated)
 
 
 class TenantSlugField(serializers.SlugRelatedField[Any]):
     """A tenant by its slug: one in which the person may write. Left out, it is their only one."""
 
     def __init__(self, **kwargs: Any) -> None:
-        kwargs.setdefault("required", False)
+        if not kwargs.get("read_only"):
+            kwargs.setdefault("required", False)
         super().__init__(slug_field="slug", **kwargs)
 
     def get_queryset(self) -> models.QuerySet[Any]:
@@ -51,6 +35,13 @@ class TenantSlugField(serializers.SlugRelatedField[Any]):
             return tenants.none()
         authority = view.authority
         return tenants if authority.is_operator else tenants.filter(pk__in=authority.tenant_ids(view.write_power))
+
+    def only(self) -> Any:
+        """The one tenant that need not be named. Raises ValidationError when there are more, or none."""
+        tenants = list(self.get_queryset()[:2])
+        if len(tenants) != 1:
+            raise ValidationError({"tenant": "Say in which tenant, by its slug."})
+        return tenants[0]
 
 
 class TenantModelSerializer(serializers.ModelSerializer[Any]):
@@ -71,7 +62,7 @@ class TenantModelSerializer(serializers.ModelSerializer[Any]):
             if attrs.pop("tenant", self.instance.tenant) != self.instance.tenant:
                 raise ValidationError({"tenant": "It can't be moved to another tenant; make a new one there."})
         elif "tenant" not in attrs:
-            attrs["tenant"] = self._only_tenant()
+            attrs["tenant"] = cast("TenantSlugField", self.fields["tenant"]).only()
         return attrs
 
     def create(self, validated_data: dict[str, Any]) -> Any:
@@ -89,14 +80,7 @@ class TenantModelSerializer(serializers.ModelSerializer[Any]):
 
     @property
     def _acting_user(self) -> AbstractBaseUser:
-        return cast(AbstractBaseUser, self.context["request"].user)
-
-    def _only_tenant(self) -> Any:
-        field = self.fields["tenant"]
-        tenants = list(cast(TenantSlugField, field).get_queryset()[:2])
-        if len(tenants) != 1:
-            raise ValidationError({"tenant": "Say in which tenant, by its slug."})
-        return tenants[0]
+        return cast("AbstractBaseUser", self.context["request"].user)
 
 
 class TenantViewSet(viewsets.GenericViewSet[Any]):
@@ -120,7 +104,7 @@ class TenantViewSet(viewsets.GenericViewSet[Any]):
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         """Authenticate, enter the scope, check the permissions."""
         self.perform_authentication(request)
-        self.authority = authority_of(request._request)  # noqa: SLF001  # the authenticator left it there
+        self.authority = authority_of(request._request)  # the authenticator left it there
         self._scope.enter_context(self.authority.scope())
         super().initial(request, *args, **kwargs)
         if request.method not in permissions.SAFE_METHODS:
@@ -130,7 +114,8 @@ class TenantViewSet(viewsets.GenericViewSet[Any]):
         """The rows that the caller may see."""
         if getattr(self, "swagger_fake_view", False):  # drf-spectacular asks without a caller
             return self.model._base_manager.none()
-        rows = self.model._default_manager.select_related(*self.related)
+        rows = self.model._default_manager.all()
+        rows = rows.select_related(*self.related) if self.related else rows
         if self.authority.is_operator:
             return rows
         return rows.filter(**{f"{self.tenant_id_path}__in": self.authority.tenant_ids(self.read_power)})
@@ -156,7 +141,7 @@ class TenantViewSet(viewsets.GenericViewSet[Any]):
     @property
     def acting_user(self) -> AbstractBaseUser:
         """Who calls."""
-        return cast(AbstractBaseUser, self.request.user)
+        return cast("AbstractBaseUser", self.request.user)
 
 
 class ReadOnlyTenantViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, TenantViewSet):

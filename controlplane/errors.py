@@ -1,27 +1,14 @@
-"""What goes wrong in a way that people can mend, and how REST says it (RFC 9457, problem details).
+"""What goes wrong in a way that people can mend, whatever they use to do it.
 
     Refusal      an action can't be done as asked: field, problem, fix
 
-A problem is `{"type", "title", "status", "detail", "errors": [{"field", "problem"}]}` as application/problem+json. Nothing
-in it is internal: what isn't foreseen becomes Django's plain 500.
+Admin, REST (`problems`) and apply each say it in their way.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from http import HTTPStatus
-from typing import Any
 
-from django.core.exceptions import NON_FIELD_ERRORS, PermissionDenied, ValidationError
-from django.http import Http404
-from rest_framework import exceptions
-from rest_framework.response import Response
-from rest_framework.views import set_rollback
-
-PROBLEM_CONTENT_TYPE = "application/problem+json"
-
-
-class Refusal(Exception):  # noqa: N818  # the word of the domain
+class Refusal(Exception):
     """An action can't be done as asked. `field` names what to change ("" for the whole), `fix` says how."""
 
     def __init__(self, *, problem: str, fix: str, field: str = "") -> None:
@@ -29,66 +16,3 @@ class Refusal(Exception):  # noqa: N818  # the word of the domain
         self.field = field
         self.problem = problem
         self.fix = fix
-
-
-def problem_response(error: Exception, _context: Mapping[str, Any]) -> Response | None:
-    """DRF's exception handler. None for what isn't foreseen."""
-    match error:
-        case Http404():
-            error = exceptions.NotFound()
-        case PermissionDenied():
-            error = exceptions.PermissionDenied()
-        case Refusal():
-            return _problem(HTTPStatus.CONFLICT, str(error), [{"field": error.field, "problem": str(error)}])
-        case ValidationError():
-            return _invalid(list(_django_errors(error)))
-        case exceptions.ValidationError():
-            return _invalid(list(_rest_errors(error.detail)))
-    if not isinstance(error, exceptions.APIException):
-        return None
-    response = _problem(HTTPStatus(error.status_code), _detail(error), [])
-    if isinstance(error, exceptions.NotAuthenticated | exceptions.AuthenticationFailed):
-        response["WWW-Authenticate"] = getattr(error, "auth_header", "Bearer")
-    if isinstance(error, exceptions.Throttled) and error.wait:
-        response["Retry-After"] = str(int(error.wait) + 1)
-    return response
-
-
-def _detail(error: exceptions.APIException) -> str:
-    match error:
-        case exceptions.NotFound():
-            return "There is no such thing here, or you may not see it."
-        case exceptions.NotAuthenticated():
-            return "Sign in, or send a token: Authorization: Bearer ngp_…"
-    return str(error.detail)
-
-
-def _invalid(errors: list[dict[str, str]]) -> Response:
-    fields = ", ".join(dict.fromkeys(error["field"] or "the request" for error in errors))
-    return _problem(HTTPStatus.BAD_REQUEST, f"Correct {fields} and send it again.", errors)
-
-
-def _problem(status: HTTPStatus, detail: str, errors: list[dict[str, str]]) -> Response:
-    set_rollback()
-    body = {"type": "about:blank", "title": status.phrase, "status": status.value, "detail": detail, "errors": errors}
-    return Response(body, status=status.value, content_type=PROBLEM_CONTENT_TYPE)
-
-
-def _django_errors(error: ValidationError) -> Iterator[dict[str, str]]:
-    by_field = error.message_dict if hasattr(error, "error_dict") else {NON_FIELD_ERRORS: error.messages}
-    for field, messages in by_field.items():
-        for message in messages:
-            yield {"field": "" if field == NON_FIELD_ERRORS else field, "problem": message}
-
-
-def _rest_errors(detail: Any, path: str = "") -> Iterator[dict[str, str]]:
-    if isinstance(detail, Mapping):
-        for key, inner in detail.items():
-            name = "" if key == "non_field_errors" else str(key)
-            yield from _rest_errors(inner, ".".join(part for part in (path, name) if part))
-    elif isinstance(detail, list):
-        for index, inner in enumerate(detail):
-            nested = isinstance(inner, Mapping | list)
-            yield from _rest_errors(inner, f"{path}[{index}]" if nested else path)
-    else:
-        yield {"field": path, "problem": str(detail)}

@@ -30,6 +30,8 @@ LANGUAGE_CODE = "en"
 TIME_ZONE = "UTC"
 USE_TZ = True
 
+#: The apps whose `api`, `manifest` and `urls` modules are found by their name.
+OUR_APPS = ["controlplane.ledger", "accounts", "targets", "policies", "sessions"]
 INSTALLED_APPS = [
     "unfold",
     "unfold.contrib.filters",
@@ -49,11 +51,7 @@ INSTALLED_APPS = [
     "django_structlog",
     "django_celery_beat",
     "controlplane",
-    "controlplane.ledger",
-    "accounts",
-    "targets",
-    "policies",
-    "sessions.apps.AgentSessionsConfig",
+    *OUR_APPS,
 ]
 
 MIDDLEWARE = [
@@ -213,28 +211,32 @@ REST_FRAMEWORK = {
         "accounts.authentication.ApiTokenAuthentication",
         "rest_framework.authentication.SessionAuthentication",
     ],
-    "DEFAULT_PERMISSION_CLASSES": ["controlplane.api.SignedIn"],
+    "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
     "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
-    "DEFAULT_PAGINATION_CLASS": "controlplane.api.BoundedPagination",
+    "DEFAULT_PAGINATION_CLASS": "controlplane.pagination.BoundedPagination",
     "DEFAULT_FILTER_BACKENDS": [
         "django_filters.rest_framework.DjangoFilterBackend",
         "rest_framework.filters.SearchFilter",
         "rest_framework.filters.OrderingFilter",
     ],
+    "DEFAULT_VERSIONING_CLASS": "rest_framework.versioning.NamespaceVersioning",
+    "DEFAULT_VERSION": "v1",
+    "ALLOWED_VERSIONS": ["v1"],
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
     "DEFAULT_THROTTLE_CLASSES": [
         "rest_framework.throttling.UserRateThrottle",
         "rest_framework.throttling.AnonRateThrottle",
     ],
     "DEFAULT_THROTTLE_RATES": {"user": "3000/min", "anon": "120/min"},
-    "EXCEPTION_HANDLER": "controlplane.errors.problem_response",
+    "EXCEPTION_HANDLER": "controlplane.problems.problem_response",
     "TEST_REQUEST_DEFAULT_FORMAT": "json",
 }
 SPECTACULAR_SETTINGS = {
     "TITLE": "Narrowgate",
     "DESCRIPTION": "Agents, targets, policies, and the record of what was done.",
     "VERSION": "1",
+    "DEFAULT_GENERATOR_CLASS": "controlplane.schema.UnscopedSchemaGenerator",
     "SERVE_INCLUDE_SCHEMA": False,
     "SCHEMA_PATH_PREFIX": "/api/v1/",
     "SWAGGER_UI_DIST": "SIDECAR",

@@ -40,7 +40,7 @@ class _StrictLoader(yaml.SafeLoader):
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
             raise yaml.constructor.ConstructorError(
-                None, None, "aliases are not used here", self.peek_event().start_mark
+                None, None, "aliases are not used here", self.get_mark()
             )
         return super().compose_node(parent, index)
 
@@ -66,7 +66,7 @@ def read_documents(path: Path, kinds: Mapping[str, Kind]) -> list[Parsed]:
     if len(data) > MAX_FILE_BYTES:
         raise ManifestError(f"{path} is larger than {MAX_FILE_BYTES} bytes; split it")
     try:
-        loaded = [document for document in yaml.load_all(data, Loader=_StrictLoader) if document is not None]  # noqa: S506
+        loaded = [document for document in yaml.load_all(data, Loader=_StrictLoader) if document is not None]
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ManifestError(f"{path} is no YAML that can be used: {_yaml_problem(error)}") from None
     if len(loaded) > MAX_DOCUMENTS:

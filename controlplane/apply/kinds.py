@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import msgspec
-from django.apps import apps
 from django.db import models
 
+from controlplane.discovery import modules_named
 from controlplane.env import MAX_SECRET_FILE_BYTES
 
 if TYPE_CHECKING:
@@ -45,7 +43,7 @@ class TenantDocument(Document, frozen=True, kw_only=True):
 
 
 class SecretSource(Document, frozen=True, kw_only=True):
-    """Where a secret is: `{file: path}` (relative to the YAML file) or `{env: VARIABLE}`. Never in the document itself."""
+    """Where a secret is: `{file: path}` (relative to the YAML file) or `{env: VARIABLE}`. Never in the document."""
 
     file: str = ""
     env: str = ""
@@ -110,10 +108,8 @@ class Kind(Protocol):
 def find_kinds() -> dict[str, Kind]:
     """The kinds of all installed apps, by name."""
     kinds: dict[str, Kind] = {}
-    for app in apps.get_app_configs():
-        if find_spec(f"{app.name}.manifest") is None:
-            continue
-        for kind in import_module(f"{app.name}.manifest").KINDS:
+    for manifest in modules_named("manifest"):
+        for kind in manifest.KINDS:
             if kind.name in kinds:
                 raise RuntimeError(f"two apps register kind {kind.name}")
             kinds[kind.name] = kind

@@ -20,14 +20,16 @@ def save_recorded(
     noun: str,
     fields: Sequence[str],
     also: Mapping[str, Any] | None = None,
+    tenant: models.Model | None = None,
 ) -> bool:
     """Validate and save a tenant's row and append `<noun>.created` or `<noun>.changed`. False when nothing differed.
 
     `fields` are what the entry tells; `also` says more of the new state, such as {"secret": True} for "it was set".
+    `tenant` is whose ledger, where that isn't `row.tenant`.
     Raises Django's ValidationError, also when the row refers to a row of another tenant.
     """
-    tenant_id = row.tenant_id  # type: ignore[attr-defined]
-    with transaction.atomic(), scope(tenant=tenant_id):
+    owner = tenant or _tenant_of(row)
+    with transaction.atomic(), scope(tenant=owner.pk):
         before = None
         if not row._state.adding:
             kept = type(row)._base_manager.select_for_update(of=("self",)).get(pk=row.pk)
@@ -36,10 +38,16 @@ def save_recorded(
         if before == after:
             return False
         row.full_clean()
-        _refuse_foreign(row)
+        _refuse_foreign(row, owner)
         row.save()
-        kind = f"{noun}.created" if before is None else f"{noun}.changed"
-        _append(row, kind=kind, acting_user=acting_user, noun=noun, before=before, after=after)
+        append_entry(
+            tenant=owner,
+            kind=f"{noun}.created" if before is None else f"{noun}.changed",
+            acting_user=acting_user,
+            subject=subject_of(noun, row),
+            before=before,
+            after=after,
+        )
         return True
 
 
@@ -47,9 +55,16 @@ def delete_recorded(
     row: models.Model, *, acting_user: AbstractBaseUser | None, noun: str, fields: Sequence[str]
 ) -> None:
     """Delete a tenant's row and append `<noun>.deleted`. Raises ProtectedError when others need it."""
-    with transaction.atomic(), scope(tenant=row.tenant_id):  # type: ignore[attr-defined]
-        before = describe(row, fields)
-        _append(row, kind=f"{noun}.deleted", acting_user=acting_user, noun=noun, before=before, after=None)
+    owner = _tenant_of(row)
+    with transaction.atomic(), scope(tenant=owner.pk):
+        append_entry(
+            tenant=owner,
+            kind=f"{noun}.deleted",
+            acting_user=acting_user,
+            subject=subject_of(noun, row),
+            before=describe(row, fields),
+            after=None,
+        )
         row.delete()
 
 
@@ -67,30 +82,15 @@ def subject_of(noun: str, row: models.Model) -> str:
     return f"{noun}:{row}"
 
 
-def _append(
-    row: models.Model,
-    *,
-    kind: str,
-    acting_user: AbstractBaseUser | None,
-    noun: str,
-    before: Mapping[str, Any] | None,
-    after: Mapping[str, Any] | None,
-) -> None:
-    append_entry(
-        tenant=row.tenant,  # type: ignore[attr-defined]
-        kind=kind,
-        acting_user=acting_user,
-        subject=subject_of(noun, row),
-        before=before,
-        after=after,
-    )
+def _tenant_of(row: models.Model) -> models.Model:
+    tenant: models.Model = row.tenant  # type: ignore[attr-defined]
+    return tenant
 
 
-def _refuse_foreign(row: models.Model) -> None:
+def _refuse_foreign(row: models.Model, owner: models.Model) -> None:
     """The database can't see that a foreign key crosses tenants; we do."""
     for field in row._meta.concrete_fields:
-        if not isinstance(field, models.ForeignKey) or field.name == "tenant":
-            continue
-        related = getattr(row, field.name)
-        if getattr(related, "tenant_id", row.tenant_id) != row.tenant_id:  # type: ignore[attr-defined]
-            raise ValidationError({field.name: "It belongs to another tenant. Choose one of this tenant."})
+        if isinstance(field, models.ForeignKey) and field.name != "tenant":
+            related = getattr(row, field.name)
+            if getattr(related, "tenant_id", owner.pk) != owner.pk:
+                raise ValidationError({field.name: "It belongs to another tenant. Choose one of this tenant."})

@@ -1,0 +1,333 @@
+"""REST of accounts: tenants (read), agents, their tokens, OIDC trusts, and the caller's own API tokens."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any, ClassVar, Final, cast
+
+from django.db.models import QuerySet
+from drf_spectacular.utils import extend_schema
+from rest_framework import mixins, serializers, status
+from rest_framework.decorators import action
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from accounts import actions
+from accounts.access import colleagues
+from accounts.models import (
+    DEFAULT_ALGORITHMS,
+    Agent,
+    AgentToken,
+    ApiToken,
+    OidcTrust,
+    SigningAlgorithm,
+    Tenant,
+    TrustRule,
+    User,
+)
+from controlplane.api import (
+    EditableTenantViewSet,
+    ReadOnlyTenantViewSet,
+    TenantModelSerializer,
+    TenantSlugField,
+    TenantViewSet,
+)
+from controlplane.authority import Power
+
+#: What a request may say at all; the actions know the bounds that hold.
+MAX_LIFETIME_SECONDS: Final = 366 * 24 * 3600
+_ONCE: Final = "The token itself. It is shown in this answer and never again."
+
+
+class TenantSerializer(serializers.ModelSerializer[Tenant]):
+    """A tenant."""
+
+    class Meta:
+        model = Tenant
+        fields: ClassVar[list[str]] = ["id", "slug", "name", "is_active", "created_at"]
+        read_only_fields = fields
+
+
+class TenantsViewSet(ReadOnlyTenantViewSet):
+    """The tenants in which the caller has a role."""
+
+    model = Tenant
+    read_power = Power.READ
+    tenant_id_path = "pk"
+    related = ()
+    serializer_class = TenantSerializer
+    filterset_fields: ClassVar[list[str]] = ["slug", "is_active"]
+    search_fields: ClassVar[list[str]] = ["slug", "name"]
+    ordering_fields: ClassVar[list[str]] = ["slug", "created_at"]
+
+
+class ColleagueField(serializers.SlugRelatedField[User]):
+    """A person by e-mail address, of those in the caller's tenants."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(slug_field="email", **kwargs)
+
+    def get_queryset(self) -> QuerySet[User]:
+        """Whoever has a role in a tenant in scope."""
+        return colleagues()
+
+
+class AgentSerializer(TenantModelSerializer):
+    """An agent. `sponsor` is the e-mail address of a person of the tenant."""
+
+    sponsor = ColleagueField(required=False, allow_null=True)
+
+    class Meta(TenantModelSerializer.Meta):
+        model = Agent
+        fields: ClassVar[list[str]] = [
+            "id", "tenant", "name", "description", "sponsor", "groups", "is_active", "created_at", "updated_at"
+        ]  # fmt: skip
+
+    def save_row(self, row: Agent, *, acting_user: Any) -> None:
+        """By the action."""
+        actions.save_agent(row, acting_user=acting_user)
+
+
+class AgentTokenRequest(serializers.Serializer[Any]):
+    """What a new token should be."""
+
+    lifetime_seconds = serializers.IntegerField(
+        min_value=60, max_value=MAX_LIFETIME_SECONDS, default=int(actions.DEFAULT_AGENT_TOKEN_LIFETIME.total_seconds())
+    )
+    label = serializers.CharField(max_length=100, default="", allow_blank=True)  # type: ignore[assignment]
+
+
+class AgentTokenSerializer(serializers.ModelSerializer[AgentToken]):
+    """An agent's token, without the token itself."""
+
+    tenant = TenantSlugField(read_only=True)
+    agent_name = serializers.CharField(source="agent.name", read_only=True)
+    issued_by = serializers.SlugRelatedField[User](slug_field="email", read_only=True)
+
+    class Meta:
+        model = AgentToken
+        fields: ClassVar[list[str]] = [
+            "id", "tenant", "agent", "agent_name", "token_id", "label", "issued_by", "created_at", "expires_at",
+            "revoked_at", "last_used_at",
+        ]  # fmt: skip
+        read_only_fields = fields
+
+
+class IssuedAgentTokenSerializer(AgentTokenSerializer):
+    """A token that was just issued, with the token itself."""
+
+    token = serializers.CharField(read_only=True, help_text=_ONCE)
+
+    class Meta(AgentTokenSerializer.Meta):
+        fields: ClassVar[list[str]] = [*AgentTokenSerializer.Meta.fields, "token"]
+        read_only_fields = fields
+
+
+class AgentViewSet(EditableTenantViewSet):
+    """Agents. They are deactivated, not deleted: the record names them."""
+
+    model = Agent
+    related = ("tenant", "sponsor")
+    serializer_class = AgentSerializer
+    filterset_fields: ClassVar[list[str]] = ["name", "is_active", "tenant__slug"]
+    search_fields: ClassVar[list[str]] = ["name", "description"]
+    ordering_fields: ClassVar[list[str]] = ["name", "created_at"]
+
+    @extend_schema(request=AgentTokenRequest, responses={201: IssuedAgentTokenSerializer})
+    @action(detail=True, methods=["post"], url_path="tokens", serializer_class=AgentTokenRequest)
+    def issue_token(self, request: Request, **_: Any) -> Response:
+        """Issue a token for this agent. The answer shows it, once."""
+        agent = self.get_object()
+        wanted = AgentTokenRequest(data=request.data)
+        wanted.is_valid(raise_exception=True)
+        token, made = actions.issue_agent_token(
+            agent,
+            acting_user=cast("User", self.acting_user),
+            lifetime=_lifetime(wanted.validated_data),
+            label=wanted.validated_data["label"],
+        )
+        return _shown_once(IssuedAgentTokenSerializer(token).data, made.text)
+
+
+class AgentTokenViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, TenantViewSet):
+    """The tokens that agents were issued."""
+
+    model = AgentToken
+    related = ("tenant", "agent", "issued_by")
+    serializer_class = AgentTokenSerializer
+    filterset_fields: ClassVar[dict[str, list[str]]] = {
+        "agent": ["exact"],
+        "agent__name": ["exact"],
+        "expires_at": ["gte", "lte"],
+        "revoked_at": ["isnull"],
+        "tenant__slug": ["exact"],
+    }
+    ordering_fields: ClassVar[list[str]] = ["created_at", "expires_at", "last_used_at"]
+
+    @extend_schema(request=None, responses=AgentTokenSerializer)
+    @action(detail=True, methods=["post"])
+    def revoke(self, request: Request, **_: Any) -> Response:  # noqa: ARG002  # DRF's signature
+        """End this token now."""
+        token = actions.revoke_agent_token(self.get_object(), acting_user=cast("User", self.acting_user))
+        return Response(AgentTokenSerializer(token).data)
+
+
+class TrustRuleSerializer(serializers.ModelSerializer[TrustRule]):
+    """Which claim stands for which agent, by the agent's name."""
+
+    agent = serializers.CharField(source="agent.name")
+
+    class Meta:
+        model = TrustRule
+        fields: ClassVar[list[str]] = ["claim", "value", "agent"]
+        validators: ClassVar[list[Any]] = []
+
+
+class OidcTrustSerializer(TenantModelSerializer):
+    """A trust with all of its rules; sending `rules` replaces them."""
+
+    rules = TrustRuleSerializer(many=True, required=False)
+    algorithms = serializers.MultipleChoiceField(choices=SigningAlgorithm.choices, required=False)
+
+    class Meta(TenantModelSerializer.Meta):
+        model = OidcTrust
+        fields: ClassVar[list[str]] = [
+            "id", "tenant", "name", "issuer", "audience", "jwks_url", "algorithms", "clock_skew_seconds",
+            "person_claim", "is_active", "rules", "created_at", "updated_at",
+        ]  # fmt: skip
+
+    def validate_algorithms(self, value: set[str]) -> list[str]:
+        """In a stable order."""
+        return sorted(value)
+
+    def create(self, validated_data: dict[str, Any]) -> OidcTrust:
+        """A new trust with its rules."""
+        rules = validated_data.pop("rules", [])
+        return self._save(OidcTrust(**{"algorithms": [*DEFAULT_ALGORITHMS], **validated_data}), rules)
+
+    def update(self, instance: OidcTrust, validated_data: dict[str, Any]) -> OidcTrust:
+        """The trust with these values, and these rules when they are sent."""
+        rules = validated_data.pop("rules", None)
+        for name, value in validated_data.items():
+            setattr(instance, name, value)
+        return self._save(instance, rules)
+
+    def _save(self, trust: OidcTrust, rules: list[dict[str, Any]] | None) -> OidcTrust:
+        specs = None if rules is None else [_rule_spec(trust, rule) for rule in rules]
+        actions.save_trust(trust, acting_user=cast("User", self._acting_user), rules=specs)
+        return OidcTrust.objects.select_related("tenant").get(pk=trust.pk)
+
+
+class OidcTrustViewSet(mixins.DestroyModelMixin, EditableTenantViewSet):
+    """Providers whose JWTs stand for agents."""
+
+    model = OidcTrust
+    serializer_class = OidcTrustSerializer
+    http_method_names = [*EditableTenantViewSet.http_method_names, "delete"]
+    filterset_fields: ClassVar[list[str]] = ["name", "issuer", "audience", "is_active", "tenant__slug"]
+    search_fields: ClassVar[list[str]] = ["name", "issuer", "audience"]
+    ordering_fields: ClassVar[list[str]] = ["name", "created_at"]
+
+    def get_queryset(self) -> QuerySet[OidcTrust]:
+        """With the rules."""
+        return super().get_queryset().prefetch_related("rules__agent")
+
+    def perform_destroy(self, instance: OidcTrust) -> None:
+        """By the action."""
+        actions.delete_trust(instance, acting_user=cast("User", self.acting_user))
+
+
+class ApiTokenRequest(serializers.Serializer[Any]):
+    """What a new token of the caller should be."""
+
+    tenant = TenantSlugField()
+    lifetime_seconds = serializers.IntegerField(
+        min_value=60, max_value=MAX_LIFETIME_SECONDS, default=int(actions.DEFAULT_API_TOKEN_LIFETIME.total_seconds())
+    )
+    label = serializers.CharField(max_length=100, default="", allow_blank=True)  # type: ignore[assignment]
+
+
+class ApiTokenSerializer(serializers.ModelSerializer[ApiToken]):
+    """A person's token, without the token itself."""
+
+    tenant = TenantSlugField(read_only=True)
+    user = serializers.SlugRelatedField[User](slug_field="email", read_only=True)
+
+    class Meta:
+        model = ApiToken
+        fields: ClassVar[list[str]] = [
+            "id", "tenant", "user", "token_id", "label", "created_at", "expires_at", "revoked_at", "last_used_at"
+        ]  # fmt: skip
+        read_only_fields = fields
+
+
+class IssuedApiTokenSerializer(ApiTokenSerializer):
+    """A token that was just issued, with the token itself."""
+
+    token = serializers.CharField(read_only=True, help_text=_ONCE)
+
+    class Meta(ApiTokenSerializer.Meta):
+        fields: ClassVar[list[str]] = [*ApiTokenSerializer.Meta.fields, "token"]
+        read_only_fields = fields
+
+
+class ApiTokenViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, TenantViewSet):
+    """The caller's own tokens for REST, whatever their role."""
+
+    model = ApiToken
+    write_power = Power.READ
+    related = ("tenant", "user")
+    serializer_class = ApiTokenSerializer
+    ordering_fields: ClassVar[list[str]] = ["created_at", "expires_at"]
+
+    def get_queryset(self) -> QuerySet[ApiToken]:
+        """One's own."""
+        tokens: QuerySet[ApiToken] = super().get_queryset()
+        return tokens if getattr(self, "swagger_fake_view", False) else tokens.filter(user=self.request.user.pk)
+
+    @extend_schema(request=ApiTokenRequest, responses={201: IssuedApiTokenSerializer})
+    def create(self, request: Request, **_: Any) -> Response:
+        """Issue a token for oneself. The answer shows it, once."""
+        wanted = ApiTokenRequest(data=request.data, context=self.get_serializer_context())
+        wanted.is_valid(raise_exception=True)
+        user = cast("User", self.acting_user)
+        token, made = actions.issue_api_token(
+            user,
+            tenant=wanted.validated_data.get("tenant") or cast("TenantSlugField", wanted.fields["tenant"]).only(),
+            acting_user=user,
+            lifetime=_lifetime(wanted.validated_data),
+            label=wanted.validated_data["label"],
+        )
+        return _shown_once(IssuedApiTokenSerializer(token).data, made.text)
+
+    @extend_schema(request=None, responses=ApiTokenSerializer)
+    @action(detail=True, methods=["post"])
+    def revoke(self, request: Request, **_: Any) -> Response:  # noqa: ARG002  # DRF's signature
+        """End this token now."""
+        token = actions.revoke_api_token(self.get_object(), acting_user=cast("User", self.acting_user))
+        return Response(ApiTokenSerializer(token).data)
+
+
+def _lifetime(wanted: dict[str, Any]) -> timedelta:
+    return timedelta(seconds=wanted["lifetime_seconds"])
+
+
+def _shown_once(token: dict[str, Any], text: str) -> Response:
+    return Response({**token, "token": text}, status=status.HTTP_201_CREATED, headers={"Cache-Control": "no-store"})
+
+
+def _rule_spec(trust: OidcTrust, rule: dict[str, Any]) -> actions.RuleSpec:
+    name = rule["agent"]["name"]
+    agent = Agent.objects.filter(tenant_id=trust.tenant_id, name=name).first()
+    if agent is None:
+        raise serializers.ValidationError({"rules": f"There is no agent {name} in this tenant."})
+    return actions.RuleSpec(claim=rule["claim"], value=rule["value"], agent_id=agent.pk)
+
+
+ROUTES: Final = (
+    ("tenants", TenantsViewSet),
+    ("agents", AgentViewSet),
+    ("agent-tokens", AgentTokenViewSet),
+    ("oidc-trusts", OidcTrustViewSet),
+    ("api-tokens", ApiTokenViewSet),
+)

@@ -1,0 +1,156 @@
+"""The public keys of identity providers: fetched with bounds, kept in the cache, fetched again when a key is unknown.
+
+A provider's document is at the trust's JWKS URL, or where the issuer's discovery document says. Nothing of what a token
+says (jku, x5u) is ever fetched.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from typing import Any, Final
+from urllib.parse import SplitResult, urlsplit
+
+import httpx
+import structlog
+from django.conf import settings
+from django.core.cache import cache
+from joserfc.errors import JoseError
+from joserfc.jwk import ECKey, JWKRegistry, Key, OKPKey, RSAKey
+
+from accounts.errors import BadCredential, ProviderUnreachable
+from accounts.models import OidcTrust
+from controlplane.env import Mode, is_loopback
+
+log = structlog.get_logger(__name__)
+
+#: Large providers publish some ten keys in some ten kilobytes.
+MAX_DOCUMENT_BYTES: Final = 256 * 1024
+MAX_KEYS: Final = 100
+MIN_RSA_BITS: Final = 2048
+#: An agent waits for this while it connects.
+FETCH_SECONDS: Final = 5.0
+#: A key that a provider withdraws is trusted for this long at most.
+FRESH_SECONDS: Final = 3600
+#: Whoever sends tokens with made-up key ids makes us ask the provider this often at most.
+REFETCH_SECONDS: Final = 30
+
+DISCOVERY_PATH: Final = "/.well-known/openid-configuration"
+
+
+class _BadDocument(Exception):
+    """What the provider served can't be used; the text says why, for the log."""
+
+
+def find_key(trust: OidcTrust, key_id: str | None) -> Key:
+    """The key of that id; without an id, the provider's only key.
+
+    Raises `BadCredential` when there is none, `ProviderUnreachable` when the provider doesn't answer.
+    """
+    kept = cache.get(_cache_key(trust))
+    if kept is not None:
+        key = _pick(_import_keys(kept), key_id)
+        if key is not None:
+            return key
+    if not cache.add(f"{_cache_key(trust)}:fetched", True, timeout=REFETCH_SECONDS):
+        if kept is None:
+            raise ProviderUnreachable("keys were asked for moments ago, in vain")
+        raise BadCredential("unknown key id")
+    fetched = _fetch_keys(trust)
+    cache.set(_cache_key(trust), fetched, timeout=FRESH_SECONDS)
+    key = _pick(_import_keys(fetched), key_id)
+    if key is None:
+        raise BadCredential("unknown key id")
+    return key
+
+
+def is_fetchable(url: str) -> bool:
+    """True for an https URL; outside production also for http on this machine."""
+    try:
+        parts: SplitResult = urlsplit(url)
+        host = parts.hostname or ""
+    except ValueError:
+        return False
+    if not host or parts.username or parts.password or parts.fragment:
+        return False
+    if parts.scheme == "http":
+        return settings.NARROWGATE.mode is not Mode.PRODUCTION and is_loopback(host)
+    return parts.scheme == "https"
+
+
+def _pick(keys: list[Key], key_id: str | None) -> Key | None:
+    if key_id is None:
+        return keys[0] if len(keys) == 1 else None
+    return next((key for key in keys if key.kid == key_id), None)
+
+
+def _cache_key(trust: OidcTrust) -> str:
+    where = hashlib.sha256(f"{trust.issuer}\x00{trust.jwks_url}".encode()).hexdigest()
+    return f"jwks:{trust.pk}:{where}"
+
+
+def _fetch_keys(trust: OidcTrust) -> str:
+    """The key set's document as text, known to be importable."""
+    try:
+        url = trust.jwks_url or _discover(trust.issuer)
+        document = _fetch_json(url)
+        text = json.dumps(document)
+        if not _import_keys(text):
+            raise _BadDocument("no key that can verify a signature")
+    except (httpx.HTTPError, httpx.InvalidURL, _BadDocument) as error:
+        log.warning("jwks_not_fetched", trust=str(trust.pk), issuer=trust.issuer, error=str(error)[:200])
+        raise ProviderUnreachable("the provider's keys can't be fetched") from None
+    return text
+
+
+def _discover(issuer: str) -> str:
+    """OpenID Connect Discovery 1.0, 4: the document must name exactly this issuer."""
+    document = _fetch_json(issuer.rstrip("/") + DISCOVERY_PATH)
+    url = document.get("jwks_uri")
+    if document.get("issuer") != issuer or not isinstance(url, str):
+        raise _BadDocument("the discovery document is of another issuer, or names no jwks_uri")
+    return url
+
+
+def _fetch_json(url: str) -> dict[str, Any]:
+    if not is_fetchable(url):
+        raise _BadDocument("not an https URL")
+    deadline = time.monotonic() + FETCH_SECONDS
+    data = bytearray()
+    with httpx.stream("GET", url, timeout=FETCH_SECONDS, follow_redirects=False) as response:
+        if response.status_code != httpx.codes.OK:
+            raise _BadDocument(f"status {response.status_code}")
+        for chunk in response.iter_bytes():
+            data += chunk
+            if len(data) > MAX_DOCUMENT_BYTES:
+                raise _BadDocument("too long")
+            if time.monotonic() > deadline:
+                raise _BadDocument("too slow")
+    try:
+        document = json.loads(data)
+    except (ValueError, RecursionError):
+        raise _BadDocument("no JSON") from None
+    if not isinstance(document, dict):
+        raise _BadDocument("no JSON object")
+    return document
+
+
+def _import_keys(text: str) -> list[Key]:
+    """The usable keys: asymmetric, for signatures, strong enough. Others are left out (RFC 7517, 5)."""
+    listed = json.loads(text).get("keys")
+    if not isinstance(listed, list) or len(listed) > MAX_KEYS:
+        raise _BadDocument("no list of keys, or a very long one")
+    keys = []
+    for entry in listed:
+        if not isinstance(entry, dict) or entry.get("kty") not in {"RSA", "EC", "OKP"} or entry.get("use") == "enc":
+            continue
+        if entry["kty"] == "RSA" and len(str(entry.get("n", ""))) * 6 < MIN_RSA_BITS:
+            continue
+        try:
+            key = JWKRegistry.import_key(entry)
+        except (JoseError, ValueError, TypeError):
+            continue
+        if isinstance(key, RSAKey | ECKey | OKPKey) and not key.is_private:
+            keys.append(key)
+    return list(keys)
