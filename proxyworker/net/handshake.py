@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Final
+from typing import Final, cast
 
 #: What a peer may send ahead of what it was asked for; then it is not read until asked again.
 READ_AHEAD_BYTES: Final = 64 * 1024
@@ -26,8 +26,8 @@ class HandshakeProtocol(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """asyncio's."""
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - narrows the type
-        self.transport = transport
+        # uvloop's TLS transport is none of asyncio's classes, though it does all that asyncio.Transport does.
+        self.transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
         """asyncio's."""

@@ -92,7 +92,9 @@ class Connection:
         return packet
 
     async def _start_tls(self) -> HandshakeProtocol:
-        _, handshake = await self._loop.connect_accepted_socket(HandshakeProtocol, self._raw, ssl=self._tls)
+        # uvloop returns its own TLS protocol in place of ours, so ours is made here.
+        handshake = HandshakeProtocol()
+        await self._loop.connect_accepted_socket(lambda: handshake, self._raw, ssl=self._tls)
         return handshake
 
     async def _peek(self) -> int:

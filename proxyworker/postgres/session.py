@@ -166,6 +166,8 @@ class PostgresSession:
         #: Where the last intent stands: no answer leaves before it is durable.
         self._intent_position = 0
         self._was_told_why = False
+        #: The record is closed, the agent's connection is, the target's is.
+        self._still_open = 3
         self._drain_timer: asyncio.TimerHandle | None = None
         bound_write_buffer(agent)
         bound_write_buffer(self._target)
@@ -454,6 +456,7 @@ class PostgresSession:
 
     def _agent_lost(self) -> None:
         self._drain("the agent closed the connection")
+        self._one_closed()
 
     def _drain(self, reason: str) -> None:
         """The agent is done: let the target finish what it was asked, then end."""
@@ -472,6 +475,10 @@ class PostgresSession:
         self._target.abort()
 
     def _target_lost(self) -> None:
+        self._end_with_target()
+        self._one_closed()
+
+    def _end_with_target(self) -> None:
         if self._state is _State.CLOSED:
             return
         if self._state is _State.DRAINING:
@@ -488,16 +495,18 @@ class PostgresSession:
         if self._drain_timer is not None:
             self._drain_timer.cancel()
         try:
-            self._recorder.close(reason, lambda position: self._services.journal.when_durable(position, self._closed))
+            self._recorder.close(reason, lambda position: self._services.journal.when_durable(position, self._one_closed))
         except RecordNotKept as error:
             _log.error("record_not_kept", session=self.session_id, problem=str(error))
-            self._closed()
+            self._one_closed()
         _log.info("session_closed", session=self.session_id, reason=reason, operations=self._recorder.operations)
         self._services.link.session_closed(self.session_id, reason)
 
-    def _closed(self) -> None:
-        self._services.live.remove(self)
-        self._on_closed()
+    def _one_closed(self) -> None:
+        self._still_open -= 1
+        if self._still_open == 0:
+            self._services.live.remove(self)
+            self._on_closed()
 
     def _hang_up(self) -> None:
         self._agent.close()

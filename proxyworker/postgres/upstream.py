@@ -92,8 +92,10 @@ async def send_cancel(endpoint: TargetEndpoint, process_id: int, secret: bytes) 
 async def open_transport(endpoint: TargetEndpoint) -> HandshakeProtocol:
     """TCP, then TLS as the endpoint wants it. Raises `TargetUnreachable` or `OSError`; the caller bounds the time."""
     loop = asyncio.get_running_loop()
+    # Made here, because uvloop returns its own TLS protocol in place of ours.
+    handshake = HandshakeProtocol()
     if endpoint.tls_mode is TlsMode.DISABLE:
-        _, handshake = await loop.create_connection(HandshakeProtocol, endpoint.host, endpoint.port)
+        await loop.create_connection(lambda: handshake, endpoint.host, endpoint.port)
         return handshake
     context = _tls_context(endpoint)
     raw = await _connect_socket(endpoint)
@@ -103,9 +105,7 @@ async def open_transport(endpoint: TargetEndpoint) -> HandshakeProtocol:
         answer = await loop.sock_recv(raw, 1)
         if answer != b"S":
             raise TargetUnreachable("the target offers no TLS, and its configuration wants it")
-        _, handshake = await loop.create_connection(
-            HandshakeProtocol, sock=raw, ssl=context, server_hostname=endpoint.host
-        )
+        await loop.create_connection(lambda: handshake, sock=raw, ssl=context, server_hostname=endpoint.host)
     except BaseException:
         raw.close()
         raise

@@ -1,0 +1,248 @@
+"""A gate that runs in a thread of the test, between real clients and a real target.
+
+The journal is real. The control plane is scripted: what it would answer is what these tests are not about.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import threading
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import trustme
+import uvloop
+
+from policies.engine import Effect, Policy, Principal, Rule
+from proxyworker.contract import (
+    OperationIntent,
+    OperationOutcome,
+    OutcomeStatus,
+    Record,
+    RefusalCode,
+    Refused,
+    Secret,
+    SessionClosed,
+    SessionGrant,
+    SessionLimits,
+    SessionOpened,
+    TargetEndpoint,
+    TlsFacts,
+    TlsMode,
+    UpstreamCredential,
+)
+from proxyworker.errors import SessionRefused
+from proxyworker.gate import LiveSessions, Services
+from proxyworker.gate.content import ContentPress
+from proxyworker.journal import ContentPiece, Journal
+from proxyworker.postgres import serve
+
+if TYPE_CHECKING:
+    from tests.plugin.embedded import TargetPostgres
+
+TOKEN = "ng_good_token"
+#: How long a test waits for what the gate does by itself, such as closing a session.
+PATIENCE_SECONDS = 20.0
+
+T = TypeVar("T")
+RecordT = TypeVar("RecordT", bound=Record)
+
+
+class RememberingJournal(Journal):
+    """A journal that also keeps in memory what was appended."""
+
+    records: list[Record]
+    content: list[ContentPiece]
+
+    def append(self, *records: Record, content: Sequence[ContentPiece] = ()) -> int:
+        position = super().append(*records, content=content)
+        self.records = [*getattr(self, "records", ()), *records]
+        self.content = [*getattr(self, "content", ()), *content]
+        return position
+
+
+@dataclass
+class ScriptedControlPlane:
+    """Grants one token one target."""
+
+    endpoint: TargetEndpoint
+    credential: UpstreamCredential
+    limits: SessionLimits = field(default_factory=SessionLimits)
+    rules: tuple[Rule, ...] = (Rule(name="all", effect=Effect.ALLOW, agents=("*",), targets=("*",)),)
+    lifetime_seconds: float = 3600.0
+    closed: list[tuple[str, str]] = field(default_factory=list)
+    asked: list[dict[str, Any]] = field(default_factory=list)
+
+    async def open_session(
+        self, *, protocol: str, target: str, credential: Secret, client_address: str, client_name: str, tls: TlsFacts
+    ) -> SessionGrant:
+        self.asked.append({"protocol": protocol, "target": target, "client_name": client_name, "tls": tls})
+        if credential.value != TOKEN:
+            raise SessionRefused(
+                Refused(0, RefusalCode.BAD_CREDENTIAL, "the token is not known or has expired", "Get a new token.")
+            )
+        if target != self.endpoint.name:
+            raise SessionRefused(Refused(0, RefusalCode.NO_SUCH_TARGET, f"no target {target} for you", "Check the name."))
+        return SessionGrant(
+            request_id=1,
+            session_id=str(uuid.uuid4()),
+            tenant_id=str(uuid.UUID(int=1)),
+            principal=Principal(id=str(uuid.UUID(int=2)), name="reporter", authenticated_by="issued_token"),
+            target=self.endpoint,
+            credential=self.credential,
+            policy=Policy(version="test@1", rules=self.rules),
+            limits=self.limits,
+            expires_at=time.time() + self.lifetime_seconds,
+        )
+
+    def session_closed(self, session_id: str, reason: str) -> None:
+        self.closed.append((session_id, reason))
+
+
+class RunningGate:
+    """A listener, its journal and its loop, in a thread."""
+
+    def __init__(self, folder: Path, control: ScriptedControlPlane) -> None:
+        authority = trustme.CA()
+        self.ca_file = folder / "gate-ca.pem"
+        authority.cert_pem.write_to_path(str(self.ca_file))
+        self._tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        authority.issue_cert("localhost", "127.0.0.1").configure_cert(self._tls)
+        self.folder = folder
+        self.control = control
+        self.port = 0
+        self._started = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="gate")
+        self._failure: BaseException | None = None
+        self._loop: asyncio.AbstractEventLoop
+        self._stop: asyncio.Event
+        self.services: Services
+        self.journal: RememberingJournal
+
+    def __enter__(self) -> RunningGate:
+        self._thread.start()
+        assert self._started.wait(PATIENCE_SECONDS)
+        if self._failure is not None:
+            raise self._failure
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join(PATIENCE_SECONDS)
+        assert not self._thread.is_alive()
+        if self._failure is not None:
+            raise self._failure
+
+    def _run(self) -> None:
+        try:
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                runner.run(self._main())
+        except BaseException as error:  # noqa: BLE001 - the test's thread raises it
+            self._failure = error
+            self._started.set()
+
+    async def _main(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._stop = asyncio.Event()
+        journal = RememberingJournal.open(
+            self.folder / "journal", worker="test", bound_bytes=1 << 30, clock=time.time, loop=self._loop
+        )
+        assert isinstance(journal, RememberingJournal)
+        self.journal = journal
+        live = LiveSessions(time.time)
+        press = ContentPress()
+        self.services = Services(link=self.control, journal=journal, live=live, press=press, clock=time.time)
+        listener = await serve(listen=("127.0.0.1", 0), tls=self._tls, services=self.services)
+        self.port = listener.address[1]
+        self._started.set()
+        await self._stop.wait()
+        await listener.close()
+        live.end([], "the test is over")
+        await live.wait_empty()
+        press.close()
+        await journal.close()
+
+    # ------------------------------------------------------------ for tests
+
+    def dsn(self, **options: str) -> str:
+        """A libpq connection string through the gate."""
+        settings = {
+            "host": "localhost",
+            "port": str(self.port),
+            "user": "agent",
+            "dbname": self.control.endpoint.name,
+            "password": TOKEN,
+            "sslmode": "verify-full",
+            "sslrootcert": str(self.ca_file),
+            **options,
+        }
+        return " ".join(f"{name}={value}" for name, value in settings.items())
+
+    def call(self, function: Callable[[], T]) -> T:
+        """Run the function on the gate's loop and return what it returns."""
+
+        async def run() -> T:
+            return function()
+
+        return asyncio.run_coroutine_threadsafe(run(), self._loop).result(PATIENCE_SECONDS)
+
+    def wait_closed(self, count: int) -> None:
+        """Return when that many sessions are closed on record."""
+        self.wait_for(lambda: len(self.of(SessionClosed)) >= count)
+
+    def wait_for(self, condition: Callable[[], bool]) -> None:
+        """Return when the condition holds; fail when it does not come to hold."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while not condition():
+            assert time.monotonic() < deadline, "it never came to be"
+            threading.Event().wait(0.01)
+
+    def of(self, kind: type[RecordT]) -> list[RecordT]:
+        """The records of this kind so far."""
+        return [record for record in self.journal.records if isinstance(record, kind)]
+
+    @property
+    def operations(self) -> list[tuple[OperationIntent, OperationOutcome | None]]:
+        """Each intent with its outcome."""
+        outcomes = {(record.session_id, record.op): record for record in self.of(OperationOutcome)}
+        return [(intent, outcomes.get((intent.session_id, intent.op))) for intent in self.of(OperationIntent)]
+
+    def outcome_of(self, text: str) -> OperationOutcome:
+        """The outcome of the one operation with this text."""
+        (found,) = [outcome for intent, outcome in self.operations if intent.text == text]
+        assert found is not None
+        return found
+
+    @property
+    def sessions(self) -> list[SessionOpened]:
+        """Every session so far."""
+        return self.of(SessionOpened)
+
+
+def endpoint_of(target: TargetPostgres, **changes: Any) -> TargetEndpoint:
+    """The target as the control plane would describe it."""
+    settings: dict[str, Any] = {
+        "id": str(uuid.UUID(int=3)),
+        "name": "shop",
+        "protocol": "postgres",
+        "host": target.host,
+        "port": target.port,
+        "database": target.database,
+        "tls_mode": TlsMode.VERIFY_FULL,
+        "ca_pem": target.ca_file.read_text(),
+        **changes,
+    }
+    return TargetEndpoint(**settings)
+
+
+def credential_of(target: TargetPostgres, role: str = "scram") -> UpstreamCredential:
+    """What signs in as this role."""
+    return UpstreamCredential(username=role, secret=Secret(target.password))
+
+
+__all__ = ["TOKEN", "OutcomeStatus", "RunningGate", "ScriptedControlPlane", "credential_of", "endpoint_of"]
