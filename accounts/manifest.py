@@ -29,6 +29,8 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any, Final
 
+import msgspec
+
 from accounts import actions
 from accounts.models import DEFAULT_ALGORITHMS, Agent, Membership, OidcTrust, Tenant, TrustRule, User
 from controlplane.apply.kinds import (
@@ -89,7 +91,7 @@ class OidcTrustFields(TenantDocument, frozen=True, kw_only=True):
     issuer: str
     audience: str
     jwks_url: str = ""
-    algorithms: list[str] = [algorithm.value for algorithm in DEFAULT_ALGORITHMS]
+    algorithms: list[str] = msgspec.field(default_factory=lambda: [one.value for one in DEFAULT_ALGORITHMS])
     clock_skew_seconds: int = 30
     person_claim: str = ""
     is_active: bool = True

@@ -1,0 +1,5 @@
+"""The admin of accounts. Importing it registers the pages."""
+
+from accounts.admin import agents, people, tokens
+
+__all__ = ["agents", "people", "tokens"]

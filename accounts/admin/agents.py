@@ -1,0 +1,216 @@
+"""The pages of agents, and of the providers whose JWTs stand for agents."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from django import forms
+from django.contrib import admin
+from django.db.models import Count, Max, Q, QuerySet
+from django.http import HttpRequest, HttpResponseBase
+from django.urls import reverse
+from django.utils import timezone
+from unfold.admin import TabularInline
+from unfold.contrib.filters.admin import AutocompleteSelectFilter
+from unfold.decorators import action, display
+from unfold.widgets import (
+    UnfoldAdminCheckboxSelectMultipleWidget,
+)
+
+from accounts import actions
+from accounts.admin.labels import ACTIVE_LABELS, TOKEN_LABELS
+from accounts.admin.tokens import TokenForm, token_arguments, token_state
+from accounts.models import (
+    DEFAULT_ALGORITHMS,
+    Agent,
+    AgentToken,
+    OidcTrust,
+    SigningAlgorithm,
+    TrustRule,
+    User,
+)
+from controlplane.admin import TenantModelAdmin
+from controlplane.authority import Power, authority_of
+from controlplane.pages import asking_page, secret_page
+
+
+class AgentTokenInline(TabularInline):
+    """An agent's tokens."""
+
+    model = AgentToken
+    verbose_name_plural = "tokens"
+    fields = readonly_fields = ("token_id", "label", "state", "expires_at", "last_used_at", "issued_by")
+    extra = 0
+    per_page = 10
+    can_delete = False
+    show_change_link = True
+
+    def has_view_permission(self, request: HttpRequest, _obj: Any = None) -> bool:
+        """As for the page."""
+        return authority_of(request).may(Power.READ)
+
+    def has_add_permission(self, _request: HttpRequest, _obj: Any = None) -> bool:
+        """Tokens are issued, by the button above."""
+        return False
+
+    def has_change_permission(self, _request: HttpRequest, _obj: Any = None) -> bool:
+        """Never."""
+        return False
+
+    @display(description="state", label=TOKEN_LABELS)
+    def state(self, token: AgentToken) -> str:
+        """Active, expired or revoked."""
+        return token_state(token)
+
+
+@admin.register(Agent)
+class AgentAdmin(TenantModelAdmin):
+    """Agents: made, changed, deactivated, and issued tokens."""
+
+    list_display = ("name", "tenant", "state", "group_names", "sponsor", "live_tokens", "last_used")
+    list_filter = ("is_active", ("tenant", AutocompleteSelectFilter), ("sponsor", AutocompleteSelectFilter))
+    list_filter_submit = True
+    list_select_related = ("tenant", "sponsor")
+    search_fields = ("name", "description")
+    autocomplete_fields = ("sponsor",)
+    ordering = ("name",)
+    inlines = (AgentTokenInline,)
+    actions_detail = ("issue_token",)
+    fieldsets = (
+        (None, {"fields": ("tenant", ("name", "is_active"), "description")}),
+        ("For policies and people", {"fields": ("groups", "sponsor")}),
+    )
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Agent]:
+        """With their tokens counted."""
+        live = Q(tokens__revoked_at=None, tokens__expires_at__gt=timezone.now())
+        agents: QuerySet[Agent] = super().get_queryset(request)
+        return agents.annotate(_live=Count("tokens", filter=live), _last_used=Max("tokens__last_used_at"))
+
+    def save_row(self, request: HttpRequest, row: Agent, *, acting_user: Any) -> None:
+        """By the action."""
+        del request
+        actions.save_agent(row, acting_user=acting_user)
+
+    @display(description="state", ordering="is_active", label=ACTIVE_LABELS)
+    def state(self, agent: Agent) -> str:
+        """Active or not."""
+        return "active" if agent.is_active else "inactive"
+
+    @display(description="groups", label=True)
+    def group_names(self, agent: Agent) -> list[str]:
+        """Each as a chip."""
+        return list(agent.groups)
+
+    @display(description="live tokens", ordering="_live")
+    def live_tokens(self, agent: Any) -> int:
+        """How many tokens are good now."""
+        return int(agent._live)  # noqa: SLF001  # annotated above
+
+    @display(description="last used", ordering="_last_used", empty_value="never")
+    def last_used(self, agent: Any) -> Any:
+        """When it last connected by an issued token."""
+        return agent._last_used  # noqa: SLF001  # annotated above
+
+    @action(description="Issue a token", icon="key", permissions=["change"], url_path="issue-token")
+    def issue_token(self, request: HttpRequest, object_id: str) -> HttpResponseBase:
+        """Ask for how long, then show the token once."""
+        agent = cast("Agent", self.get_object(request, object_id))
+        back_url = reverse("admin:accounts_agent_change", args=[agent.pk])
+
+        def issue(form: TokenForm) -> HttpResponseBase:
+            _, made = actions.issue_agent_token(agent, acting_user=cast("User", request.user), **token_arguments(form))
+            return secret_page(
+                self,
+                request,
+                title=f"A token for {agent.name}",
+                secret=made.text,
+                explanation="The agent presents it as its password.",
+                back_url=back_url,
+            )
+
+        return asking_page(
+            self,
+            request,
+            title=f"Issue a token for {agent.name}",
+            explanation="The agent connects with it as its password, until it expires or is revoked.",
+            form_class=TokenForm,
+            submit="Issue",
+            back_url=back_url,
+            act=issue,
+        )
+
+
+class TrustRuleInline(TabularInline):
+    """Which claims stand for which agent."""
+
+    model = TrustRule
+    fields = ("claim", "value", "agent")
+    autocomplete_fields = ("agent",)
+    extra = 0
+
+    def has_view_permission(self, request: HttpRequest, _obj: Any = None) -> bool:
+        """As for the page."""
+        return authority_of(request).may(Power.READ)
+
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """As for a change of the trust."""
+        return authority_of(request).may(Power.MANAGE, None if obj is None else obj.tenant_id)
+
+    has_change_permission = has_add_permission
+    has_delete_permission = has_add_permission
+
+
+class OidcTrustForm(forms.ModelForm):  # type: ignore[type-arg]  # not subscriptable at run time
+    """A trust, with its algorithms to tick."""
+
+    algorithms = forms.MultipleChoiceField(
+        choices=SigningAlgorithm.choices,
+        initial=[one.value for one in DEFAULT_ALGORITHMS],
+        widget=UnfoldAdminCheckboxSelectMultipleWidget,
+        help_text="What its tokens may be signed with.",
+    )
+
+
+@admin.register(OidcTrust)
+class OidcTrustAdmin(TenantModelAdmin):
+    """Providers whose JWTs stand for agents."""
+
+    form = OidcTrustForm
+    can_delete = True
+    list_display = ("name", "tenant", "issuer", "audience", "state")
+    list_filter = ("is_active", ("tenant", AutocompleteSelectFilter))
+    list_filter_submit = True
+    list_select_related = ("tenant",)
+    search_fields = ("name", "issuer", "audience")
+    ordering = ("name",)
+    inlines = (TrustRuleInline,)
+    fieldsets = (
+        (None, {"fields": ("tenant", ("name", "is_active"))}),
+        ("Provider", {"fields": (("issuer", "audience"), "jwks_url")}),
+        ("Tokens", {"fields": ("algorithms", ("clock_skew_seconds", "person_claim"))}),
+    )
+
+    def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
+        """Not yet: the trust is saved with its rules."""
+
+    def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
+        """The trust and the rules that stand in the form, by the action."""
+        del change
+        rules = [
+            actions.RuleSpec(claim=row["claim"], value=row["value"], agent_id=row["agent"].pk)
+            for formset in formsets
+            for row in formset.cleaned_data
+            if row and not row.get("DELETE")
+        ]
+        actions.save_trust(form.instance, acting_user=cast("User", request.user), rules=rules)
+
+    def delete_row(self, request: HttpRequest, row: OidcTrust, *, acting_user: Any) -> None:
+        """By the action."""
+        del request
+        actions.delete_trust(row, acting_user=acting_user)
+
+    @display(description="state", ordering="is_active", label=ACTIVE_LABELS)
+    def state(self, trust: OidcTrust) -> str:
+        """Active or not."""
+        return "active" if trust.is_active else "inactive"

@@ -1,0 +1,9 @@
+"""Colours of states in lists."""
+
+from __future__ import annotations
+
+from typing import Final
+
+#: State → colour of its label.
+ACTIVE_LABELS: Final = {"active": "success", "inactive": "danger"}
+TOKEN_LABELS: Final = {"active": "success", "expired": "warning", "revoked": "danger"}
