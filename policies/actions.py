@@ -22,7 +22,7 @@ def save_policy(policy: Policy, *, acting_user: User | None) -> bool:
 def publish_version(policy: Policy, *, rules: Any, message: str, acting_user: User | None) -> PolicyVersion:
     """Make `rules` what the policy says from now on. Raises `PolicyError`, which names the field."""
     locked = Policy.objects.select_for_update().get(pk=policy.pk)
-    newest = locked.versions.order_by("-number").first()
+    newest = PolicyVersion.objects.filter(policy=locked).order_by("-number").first()
     number = 1 if newest is None else newest.number + 1
     parse_policy(f"{locked.name}@{number}", rules)
     version = PolicyVersion(
@@ -42,4 +42,3 @@ def publish_version(policy: Policy, *, rules: Any, message: str, acting_user: Us
         after={"number": number, "rules": rules, "message": message},
     )
     return version
-

@@ -1,7 +1,7 @@
 """Errors of this app.
 
-    PoliciesError
-      ImmutableVersion     somebody tried to change or delete a published version
+PoliciesError
+  ImmutableVersion     somebody tried to change or delete a published version
 """
 
 from __future__ import annotations

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
-from django.db.models import Q
+from django.db.models import Exists, OuterRef, Q
+from django.db.models.functions import Substr
 
+from accounts.models import AgentToken
 from sessions.models import AgentSession, SessionState
 from targets.access import find_worker
 
@@ -29,6 +31,9 @@ def standing_of(worker_id: UUID, *, public_key: bytes) -> Standing:
     if worker is None or not worker.is_active or not worker.tenant.is_active or bytes(worker.public_key) != public_key:
         return Standing(is_welcome=False, to_end={})
     unfinished = AgentSession.objects.with_scope(tenant=worker.tenant_id).filter(worker=worker)
-    ending = Q(end_requested_at__isnull=False) | Q(agent__is_active=False) | Q(target__is_active=False)
+    revoked = AgentToken.objects.with_scopes_disabled().filter(revoked_at__isnull=False)
+    proof_revoked = Exists(revoked.filter(token_id=Substr(OuterRef("credential_id"), len("token:") + 1)))
+    withdrawn = Q(agent__is_active=False) | Q(target__is_active=False) | Q(proof_revoked)
+    ending = Q(end_requested_at__isnull=False) | withdrawn
     rows = unfinished.exclude(state=SessionState.CLOSED).filter(ending).values_list("pk", "end_reason")
     return Standing(is_welcome=True, to_end={str(pk): reason or _NO_LONGER_ALLOWED for pk, reason in rows})

@@ -1,10 +1,10 @@
 """Errors of this app.
 
-    SessionsError
-      AppendOnly           somebody tried to change or delete what is append-only
-      SegmentMismatch      an uploaded segment is not what its ticket says
-      OpenRefused          an agent doesn't get the session that it asks for
-      PeerFault            a worker broke the contract: its link is closed
+SessionsError
+  AppendOnly           somebody tried to change or delete what is append-only
+  SegmentMismatch      an uploaded segment is not what its ticket says
+  OpenRefused          an agent doesn't get the session that it asks for
+  PeerFault            a worker broke the contract: its link is closed
 """
 
 from __future__ import annotations

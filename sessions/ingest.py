@@ -17,7 +17,7 @@ from uuid import UUID, uuid4
 
 import structlog
 import zstandard
-from django.db import DatabaseError, DataError, IntegrityError, connection, transaction
+from django.db import DataError, IntegrityError, connection, transaction
 
 from proxyworker import contract
 from sessions.errors import PeerFault
@@ -175,9 +175,7 @@ def _fresh_records(frame: contract.AppendRecords, held: _Held) -> Sequence[bytes
     return frame.records[known:]
 
 
-def _keep(
-    worker: LinkedWorker, held: _Held, records: Sequence[bytes], *, last_seq: int, chain_after: bytes
-) -> None:
+def _keep(worker: LinkedWorker, held: _Held, records: Sequence[bytes], *, last_seq: int, chain_after: bytes) -> None:
     parts = [part for record in records for part in (_LENGTH.pack(len(record)), record)]
     payload = zstandard.ZstdCompressor(level=_ZSTD_LEVEL).compress(b"".join(parts))
     with connection.cursor() as cursor:
@@ -205,4 +203,6 @@ def _update_outcomes(worker: LinkedWorker, outcomes: Sequence[OperationRow]) -> 
     with connection.cursor() as cursor:
         cursor.execute(_UPDATE_OUTCOMES, [as_recordset(outcomes), worker.tenant_id])
         if cursor.rowcount != len(outcomes):
-            log.warning("outcomes without a running operation", worker=worker.name, count=len(outcomes) - cursor.rowcount)
+            log.warning(
+                "outcomes without a running operation", worker=worker.name, count=len(outcomes) - cursor.rowcount
+            )

@@ -16,9 +16,12 @@ from typing import Any, Final, ParamSpec, TypeVar
 from uuid import UUID
 
 import structlog
-from channels.db import DatabaseSyncToAsync
+from asgiref.sync import sync_to_async
 from channels.generic.websocket import AsyncWebsocketConsumer
+from channels.layers import get_channel_layer
+from django.db import close_old_connections
 from django.utils import timezone
+from redis.exceptions import RedisError
 
 from proxyworker.contract import (
     LINK_VERSION,
@@ -78,12 +81,25 @@ T = TypeVar("T")
 
 async def _in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Call `function`, which uses the database, in a thread of the event loop's pool."""
-    call: Callable[P, Coroutine[Any, Any, T]] = DatabaseSyncToAsync(function, thread_sensitive=False)
-    return await call(*args, **kwargs)
+
+    def call() -> T:
+        close_old_connections()
+        try:
+            return function(*args, **kwargs)
+        finally:
+            close_old_connections()
+
+    return await sync_to_async(call, thread_sensitive=False)()
 
 
 class LinkConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
-    """One link. `_signed_on` is None until the worker has proved who it is."""
+    """One link. `_signed_on` is None until the worker has proved who it is.
+
+    Channels would listen to the layer for every socket, and end the link with it; `_listen` does so for a worker that is
+    signed on, and lives without.
+    """
+
+    channel_layer_alias = "none"
 
     async def connect(self) -> None:
         """Challenge whoever it is."""
@@ -126,13 +142,7 @@ class LinkConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         for task in self._tasks:
             task.cancel()
         if self._signed_on is not None:
-            worker = self._signed_on.worker
-            await self.channel_layer.group_discard(worker_group(worker.id), self.channel_name)
-            log.info("link_closed", worker=worker.name, code=code)
-
-    async def link_wake(self, _: dict[str, Any]) -> None:
-        """A wake-up by the channel layer."""
-        self._woken.set()
+            log.info("link_closed", worker=self._signed_on.worker.name, code=code)
 
     # ------------------------------------------------------------ signing on
 
@@ -146,10 +156,10 @@ class LinkConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
             await self._close(CLOSE_REFUSED)
             return
         worker = answer.worker
-        await self.channel_layer.group_add(worker_group(worker.id), self.channel_name)
         self._signed_on = answer
         log.info("link_opened", worker=worker.name, tenant=str(worker.tenant_id), client=self._peer())
         await self._say(answer.welcome)
+        self._start("listen", self._listen(answer))
         self._start("watch", self._watch(answer))
 
     async def _limit_handshake(self) -> None:
@@ -184,7 +194,7 @@ class LinkConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
                 answer = await _in_thread(open_session, worker, frame, now=timezone.now())
             else:
                 answer = await _in_thread(offer_upload, worker, frame)
-        except Exception:  # noqa: BLE001  # whatever it is, the agent is refused and the link goes on
+        except Exception:  # whatever it is, the agent is refused and the link goes on
             log.exception("request_failed", worker=worker.name, request=type(frame).__name__)
             answer = Refused(
                 request_id=frame.request_id,
@@ -201,13 +211,31 @@ class LinkConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
             except PeerFault as error:
                 await self._fault(error.fault)
                 return
-            except Exception:  # noqa: BLE001  # not acknowledged, so the worker sends it again on its next link
+            except Exception:  # not acknowledged, so the worker sends it again on its next link
                 log.exception("append_failed", worker=worker.name)
                 await self._close(CLOSE_ERROR)
                 return
             await self._say(Ack(request_id=frame.request_id, journal_id=frame.journal_id, seq=seq))
 
     # ------------------------------------------------------------ pushes
+
+    async def _listen(self, signed_on: SignedOn) -> None:
+        """Have wake-ups start a round of `_watch`, and start one whenever listening begins."""
+        layer, group = get_channel_layer(), worker_group(signed_on.worker.id)
+        while not self._is_closing:
+            try:
+                channel = await layer.new_channel()
+                try:
+                    await layer.group_add(group, channel)
+                    self._woken.set()
+                    while not self._is_closing:
+                        await layer.receive(channel)
+                        self._woken.set()
+                finally:
+                    await layer.group_discard(group, channel)
+            except (RedisError, OSError) as error:
+                log.warning("wake_ups_interrupted", worker=signed_on.worker.name, error=type(error).__name__)
+                await asyncio.sleep(POLL_SECONDS)
 
     async def _watch(self, signed_on: SignedOn) -> None:
         loop = asyncio.get_running_loop()
@@ -218,7 +246,7 @@ class LinkConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
                 return
             try:
                 await self._enforce_standing(signed_on)
-            except Exception:  # noqa: BLE001  # the database may be back at the next round
+            except Exception:  # the database may be back at the next round
                 log.exception("watch_failed", worker=signed_on.worker.name)
             try:
                 await asyncio.wait_for(self._woken.wait(), POLL_SECONDS)
@@ -233,7 +261,9 @@ class LinkConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
             await self._say(Revoke(session_ids=(), reason="this worker was withdrawn"))
             await self._close(CLOSE_REFUSED)
             return
-        fresh = {session_id: reason for session_id, reason in standing.to_end.items() if session_id not in self._revoked}
+        fresh = {
+            session_id: reason for session_id, reason in standing.to_end.items() if session_id not in self._revoked
+        }
         self._revoked = set(standing.to_end)
         for reason in set(fresh.values()):
             session_ids = tuple(session_id for session_id, why in fresh.items() if why == reason)

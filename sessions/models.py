@@ -39,9 +39,9 @@ class SessionState(models.TextChoices):
 class AgentSession(TenantOwned):
     """One agent on one target through one worker. `id` is the session's everywhere."""
 
-    agent = models.ForeignKey(Agent, on_delete=models.PROTECT, related_name="sessions")
-    target = models.ForeignKey(Target, on_delete=models.PROTECT, related_name="sessions")
-    worker = models.ForeignKey(ProxyWorker, on_delete=models.PROTECT, related_name="sessions")
+    agent = models.ForeignKey(Agent, on_delete=models.PROTECT, related_name="+")
+    target = models.ForeignKey(Target, on_delete=models.PROTECT, related_name="+")
+    worker = models.ForeignKey(ProxyWorker, on_delete=models.PROTECT, related_name="+")
     protocol = models.CharField(max_length=16, choices=Protocol.choices)
     client_address = models.CharField(max_length=64)
     client_name = models.CharField(max_length=200, blank=True)
@@ -49,6 +49,7 @@ class AgentSession(TenantOwned):
     tls_cipher = models.CharField("TLS cipher", max_length=64, blank=True)
     policy_version = models.CharField(max_length=200)
     rule = models.CharField(max_length=200, help_text="The rule that allowed the session.")
+    credential_id = models.CharField(max_length=64, help_text="What the agent proved itself by; never the proof.")
     principal = models.JSONField(help_text="Who asked, as the grant said it.")
     state = models.CharField(max_length=8, choices=SessionState.choices, default=SessionState.GRANTED)
     granted_at = models.DateTimeField()
@@ -97,7 +98,7 @@ class Operation(models.Model):
 
     id = models.BigAutoField(primary_key=True)
     tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, related_name="+", db_constraint=False, db_index=False)
-    session = models.ForeignKey(AgentSession, on_delete=models.PROTECT, related_name="operations", db_index=False)
+    session = models.ForeignKey(AgentSession, on_delete=models.PROTECT, related_name="+", db_index=False)
     op = models.PositiveIntegerField("number")
     at = models.DateTimeField()
     kind = models.CharField(max_length=32)
@@ -122,7 +123,7 @@ class Operation(models.Model):
     tags = models.JSONField(default=list)
     columns = models.JSONField(default=list)
 
-    objects = ScopedManager(tenant="tenant")
+    objects: Any = ScopedManager(tenant="tenant")
 
     class Meta:
         ordering = ["session", "op"]
@@ -144,7 +145,7 @@ class Operation(models.Model):
 class Journal(TenantOwned):
     """A worker's journal, and how much of it is held here. The row is what an ingest locks."""
 
-    worker = models.ForeignKey(ProxyWorker, on_delete=models.PROTECT, related_name="journals")
+    worker = models.ForeignKey(ProxyWorker, on_delete=models.PROTECT, related_name="+")
     journal_id = models.UUIDField()
     last_seq = models.PositiveBigIntegerField(default=0)
     last_chain = models.BinaryField(max_length=DIGEST_BYTES)
@@ -163,7 +164,7 @@ class JournalBatch(TenantOwned):
     contract's hash chain around them.
     """
 
-    journal = models.ForeignKey(Journal, on_delete=models.PROTECT, related_name="batches", db_index=False)
+    journal = models.ForeignKey(Journal, on_delete=models.PROTECT, related_name="+", db_index=False)
     first_seq = models.PositiveBigIntegerField()
     last_seq = models.PositiveBigIntegerField()
     chain_before = models.BinaryField(max_length=DIGEST_BYTES)
@@ -193,7 +194,7 @@ class JournalBatch(TenantOwned):
 class ContentSegment(TenantOwned):
     """A file with what the agent sent and was shown. `index` counts from 0 within the session."""
 
-    session = models.ForeignKey(AgentSession, on_delete=models.PROTECT, related_name="segments", db_index=False)
+    session = models.ForeignKey(AgentSession, on_delete=models.PROTECT, related_name="+", db_index=False)
     index = models.PositiveIntegerField()
     sha256 = models.BinaryField(max_length=DIGEST_BYTES)
     size_bytes = models.PositiveBigIntegerField()
@@ -211,8 +212,8 @@ class ContentSegment(TenantOwned):
 class SessionRefusal(TenantOwned):
     """Refused attempts to open a session, one row for each kind and hour: a retrying agent fills no table."""
 
-    worker = models.ForeignKey(ProxyWorker, on_delete=models.CASCADE, related_name="refusals")
-    agent = models.ForeignKey(Agent, null=True, on_delete=models.CASCADE, related_name="refusals")
+    worker = models.ForeignKey(ProxyWorker, on_delete=models.CASCADE, related_name="+")
+    agent = models.ForeignKey(Agent, null=True, on_delete=models.CASCADE, related_name="+")
     target_name = models.CharField("target", max_length=63, help_text="As the agent wrote it.")
     client_host = models.CharField(max_length=64)
     code = models.CharField(max_length=32, choices=[(code.value, code.value.replace("_", " ")) for code in RefusalCode])

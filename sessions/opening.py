@@ -8,6 +8,7 @@ exists or not. A refusal is kept for the admin to show.
 
 from __future__ import annotations
 
+import re
 from datetime import datetime, timedelta
 from typing import Final
 from uuid import uuid4
@@ -38,13 +39,13 @@ from sessions.errors import OpenRefused
 from sessions.ingest import LinkedWorker
 from sessions.models import AgentSession
 from targets.access import find_active_target, open_secret
-from targets.models import Target, target_name_validator
+from targets.models import TARGET_NAME_PATTERN, Target
 
 log = structlog.get_logger(__name__)
 
 LIMITS: Final = SessionLimits()
 
-_HELP_TOKEN: Final = "Get a new token for this agent and connect again with it as the password."
+_HELP_EXPIRED: Final = "Get a new token for this agent and connect again with it as the password."
 _HELP_TARGET: Final = "Check the target's name; your administrator has the list of targets."
 _HELP_LATER: Final = "Ask an administrator of Narrowgate; the reason is in its log."
 
@@ -73,24 +74,18 @@ def _identify(worker: LinkedWorker, frame: OpenSession, *, now: datetime) -> Ide
     credential = frame.credential.value
     try:
         if len(credential.encode()) > MAX_CREDENTIAL_BYTES:
-            raise BadCredential
-        identified = identify_agent(credential, now=now)
+            raise BadCredential("over the bound")
+        return identify_agent(credential, now=now, tenant_id=worker.tenant_id)
     except ExpiredCredential as error:
-        raise OpenRefused(RefusalCode.EXPIRED_CREDENTIAL, "the token has expired", _HELP_TOKEN) from error
+        reason = f"the token expired at {error.expired_at:%Y-%m-%d %H:%M:%S} UTC"
+        raise OpenRefused(RefusalCode.EXPIRED_CREDENTIAL, reason, _HELP_EXPIRED) from error
     except BadCredential as error:
-        raise _bad_credential() from error
-    if identified.tenant.pk != worker.tenant_id:
-        raise _bad_credential()
-    return identified
-
-
-def _bad_credential() -> OpenRefused:
-    return OpenRefused(RefusalCode.BAD_CREDENTIAL, "the token is not valid here", _HELP_TOKEN)
+        raise OpenRefused(RefusalCode.BAD_CREDENTIAL, "the token is not valid here", error.help) from error
 
 
 def _grant(worker: LinkedWorker, frame: OpenSession, identified: IdentifiedAgent, *, now: datetime) -> SessionGrant:
     agent = identified.agent
-    if not target_name_validator.regex.match(frame.target):  # no leak: such a target can't exist
+    if not re.match(TARGET_NAME_PATTERN, frame.target):  # no leak: such a target can't exist
         raise _no_such_target(frame.target, agent)
     principal = Principal(
         id=str(agent.pk),
@@ -108,7 +103,7 @@ def _grant(worker: LinkedWorker, frame: OpenSession, identified: IdentifiedAgent
         raise _no_such_target(frame.target, agent)
     credential = _upstream_credential(target, agent)
     expires_at = min(identified.expires_at, now + timedelta(seconds=LIMITS.max_session_seconds))
-    session = _write_session(worker, frame, agent, target, principal, decision, now=now, expires_at=expires_at)
+    session = _write_session(worker, frame, identified, target, principal, decision, now=now, expires_at=expires_at)
     return _as_grant(frame, session, principal=principal, policy=policy, credential=credential)
 
 
@@ -133,7 +128,7 @@ def _upstream_credential(target: Target, agent: Agent) -> UpstreamCredential:
 def _write_session(
     worker: LinkedWorker,
     frame: OpenSession,
-    agent: Agent,
+    identified: IdentifiedAgent,
     target: Target,
     principal: Principal,
     decision: Decision,
@@ -143,7 +138,7 @@ def _write_session(
 ) -> AgentSession:
     return AgentSession.objects.create(  # type: ignore[no-any-return]
         tenant_id=worker.tenant_id,
-        agent=agent,
+        agent=identified.agent,
         target=target,
         worker_id=worker.id,
         protocol=frame.protocol,
@@ -153,6 +148,7 @@ def _write_session(
         tls_cipher=_printable(frame.tls.cipher, 64),
         policy_version=decision.policy_version,
         rule=decision.rule[:200],
+        credential_id=identified.credential_id,
         principal={
             "name": principal.name,
             "groups": list(principal.groups),

@@ -11,7 +11,7 @@ from django.db.models import Q
 from django.db.models.signals import post_save
 from django.dispatch import receiver
 
-from accounts.models import Agent, Tenant
+from accounts.models import Agent, AgentToken, Tenant
 from sessions.actions import wake_links, wake_links_of
 from targets.models import ProxyWorker, Target
 
@@ -38,3 +38,9 @@ def _tenant_saved(instance: Tenant, **_: Any) -> None:
 def _worker_saved(instance: ProxyWorker, **_: Any) -> None:
     if not instance.is_active:
         wake_links({instance.pk})
+
+
+@receiver(post_save, sender=AgentToken)
+def _token_saved(instance: AgentToken, **_: Any) -> None:
+    if instance.revoked_at is not None:
+        wake_links_of(Q(credential_id=f"token:{instance.token_id}"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -9,13 +10,21 @@ from uuid import UUID
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from proxyworker.contract import LINK_SIGNATURE_CONTEXT, LINK_VERSION, Authenticate, Enrol, RefusalCode, Refused, Welcome
+from proxyworker.contract import (
+    LINK_SIGNATURE_CONTEXT,
+    LINK_VERSION,
+    Authenticate,
+    Enrol,
+    RefusalCode,
+    Refused,
+    Welcome,
+)
 from sessions.actions import take_up_worker
 from sessions.ingest import LinkedWorker, held_journals
 from targets.access import find_worker
 from targets.actions import enrol_worker
 from targets.errors import BadJoinToken
-from targets.models import HEARTBEAT_SECONDS, ProxyWorker, worker_name_validator
+from targets.models import HEARTBEAT_SECONDS, WORKER_NAME_PATTERN, ProxyWorker
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +57,10 @@ def sign_on(frame: Enrol | Authenticate, *, nonce: bytes, now: datetime) -> Sign
 def _enrol(frame: Enrol, *, nonce: bytes, now: datetime) -> ProxyWorker | Refused:
     if not _is_signed(nonce, public_key=frame.public_key, signature=frame.signature):
         return _refused(RefusalCode.BAD_SIGNATURE, "the signature isn't of this key over this challenge")
-    refused = _refused(RefusalCode.BAD_JOIN_TOKEN, "the join token is unknown, used, expired, or for another worker name")
-    if not worker_name_validator.regex.match(frame.name):
+    refused = _refused(
+        RefusalCode.BAD_JOIN_TOKEN, "the join token is unknown, used, expired, or for another worker name"
+    )
+    if not re.match(WORKER_NAME_PATTERN, frame.name):
         return refused
     try:
         worker = enrol_worker(join_token=frame.join_token.value, name=frame.name, public_key=frame.public_key, now=now)

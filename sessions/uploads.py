@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Iterator
-from typing import IO, Final
+from collections.abc import Callable, Iterator
+from typing import Final
 from uuid import UUID
 
 import msgspec
@@ -84,10 +84,10 @@ def read_ticket(signed: str) -> Ticket:
     return msgspec.convert(signing.loads(signed, salt=_SALT, max_age=TICKET_SECONDS), Ticket)
 
 
-def keep_segment(ticket: Ticket, source: IO[bytes]) -> None:
-    """Store what `source` gives if it is what the ticket says. Raises `SegmentMismatch`; then nothing is kept."""
+def keep_segment(ticket: Ticket, read: Callable[[int], bytes]) -> None:
+    """Store what `read` gives if it is what the ticket says. Raises `SegmentMismatch`; then nothing is kept."""
     storage: Storage = storages["segments"]
-    storage.save(ticket.storage_name, _CheckedFile(source, ticket))
+    storage.save(ticket.storage_name, _CheckedFile(read, ticket))
     with scope(tenant=UUID(ticket.tenant_id)), transaction.atomic():
         kept, _ = ContentSegment.objects.get_or_create(
             session_id=UUID(ticket.session_id),
@@ -103,19 +103,19 @@ def keep_segment(ticket: Ticket, source: IO[bytes]) -> None:
         raise SegmentMismatch
 
 
-class _CheckedFile(File[bytes]):
+class _CheckedFile(File):  # type: ignore[type-arg]  # Django subscripts it for type checkers only
     """A stream that ends in an error unless size and digest are right."""
 
-    def __init__(self, source: IO[bytes], ticket: Ticket) -> None:
-        super().__init__(source, name=ticket.storage_name)
-        self._source = source
+    def __init__(self, read: Callable[[int], bytes], ticket: Ticket) -> None:
+        super().__init__(None, name=ticket.storage_name)
+        self._read = read
         self._ticket = ticket
 
     def chunks(self, chunk_size: int | None = None) -> Iterator[bytes]:
         """Read no more than the ticket allows. Raises `SegmentMismatch`."""
         digest = hashlib.sha256()
         left = self._ticket.size_bytes
-        while chunk := self._source.read(min(chunk_size or _CHUNK_BYTES, left + 1)):
+        while chunk := self._read(min(chunk_size or _CHUNK_BYTES, left + 1)):
             left -= len(chunk)
             if left < 0:
                 raise SegmentMismatch
@@ -127,4 +127,3 @@ class _CheckedFile(File[bytes]):
 
 def _refused(frame: RequestUpload, reason: str) -> Refused:
     return Refused(request_id=frame.request_id, code=RefusalCode.DENIED, reason=reason)
-

@@ -23,7 +23,7 @@ def put_segment(request: HttpRequest, signed: str) -> HttpResponse:
     except BadSignature:
         return HttpResponse(status=404)
     try:
-        keep_segment(ticket, request)
+        keep_segment(ticket, request.read)
     except SegmentMismatch:
         log.warning("segment_mismatch", session=ticket.session_id, index=ticket.index)
         return HttpResponse(status=422)

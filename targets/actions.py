@@ -100,15 +100,15 @@ def enrol_worker(*, join_token: str, name: str, public_key: bytes, now: datetime
     presented = parse_token(join_token, prefix=JOIN_TOKEN_PREFIX)
     tokens = JoinToken.objects.with_scopes_disabled()
     token = tokens.select_related("tenant").filter(token_id=presented.token_id).first() if presented else None
-    if presented is None or token is None or not presented.matches(token.digest):
+    if presented is None or token is None or not presented.matches(token.digest) or not token.tenant.is_active:
         raise BadJoinToken
-    # One statement decides who was first: of two workers with one token, one changes a row.
-    usable = tokens.filter(
-        pk=token.pk, worker_name=name, last_used_at=None, revoked_at=None, expires_at__gt=now, tenant__is_active=True
-    )
+    # One statement decides who was first: of two workers with one token, one changes a row. Conditions on this table
+    # only: PostgreSQL looks again at the row that it waited for, but not at what was joined to it.
+    usable = tokens.filter(pk=token.pk, worker_name=name, last_used_at=None, revoked_at=None, expires_at__gt=now)
     if not usable.update(last_used_at=now):
         raise BadJoinToken
     workers = ProxyWorker.objects.with_scope(tenant=token.tenant_id)
+    worker: ProxyWorker
     worker, is_new = workers.update_or_create(
         tenant_id=token.tenant_id, name=name, defaults={"public_key": public_key, "enrolled_at": now}
     )

@@ -1,7 +1,7 @@
 """Errors of this app.
 
-    TargetsError
-      BadJoinToken         a join token that lets nobody enrol: unknown, used, revoked, expired, or for another name
+TargetsError
+  BadJoinToken         a join token that lets nobody enrol: unknown, used, revoked, expired, or for another name
 """
 
 from __future__ import annotations

@@ -55,7 +55,10 @@ class Target(TenantOwned):
         "TLS", max_length=16, choices=TlsCheck.choices, default=TlsCheck.VERIFY_FULL, help_text="Of the upstream leg."
     )
     ca_pem = models.TextField(
-        "trusted certificates", blank=True, max_length=64 * 1024, help_text="PEM. Empty: the roots of the worker's system."
+        "trusted certificates",
+        blank=True,
+        max_length=64 * 1024,
+        help_text="PEM. Empty: the roots of the worker's system.",
     )
     labels = models.JSONField(default=dict, blank=True, help_text="Free key-value pairs, texts on both sides.")
     environment = models.CharField(max_length=32, blank=True, help_text="For people: production, staging, …")
@@ -117,7 +120,7 @@ class JoinToken(HashedToken):
 
     worker_name = models.CharField(max_length=63, validators=[worker_name_validator])
     used_by = models.ForeignKey(
-        ProxyWorker, null=True, blank=True, editable=False, on_delete=models.SET_NULL, related_name="join_tokens"
+        ProxyWorker, null=True, blank=True, editable=False, on_delete=models.SET_NULL, related_name="+"
     )
 
     class Meta:

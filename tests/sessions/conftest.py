@@ -48,6 +48,7 @@ class Site:
                 client_address="127.0.0.1:50000",
                 policy_version="support@1",
                 rule="support/read",
+                credential_id="token:0",
                 principal={"name": self.agent.name},
                 granted_at=timezone.now(),
                 expires_at=timezone.now() + timedelta(hours=1),
@@ -64,13 +65,21 @@ def make_site(slug: str) -> Site:
         target = Target(tenant=tenant, name="shop", host="db.internal", database="shop_live", tls_mode="verify-full")
         save_target(target, acting_user=None)
         save_credential(
-            Credential(tenant=tenant, target=target, username="gate"), secret=f"{slug}-upstream-secret", acting_user=None
+            Credential(tenant=tenant, target=target, username="gate"),
+            secret=f"{slug}-upstream-secret",
+            acting_user=None,
         )
         policy = Policy(tenant=tenant, name="support")
         save_policy(policy, acting_user=None)
         rules = [
             {"name": "read", "effect": "allow", "agents": ["reporter"], "targets": ["shop", "gone"]},
-            {"name": "never", "effect": "deny", "agents": ["*"], "targets": ["payroll"], "reason": "payroll is for people"},
+            {
+                "name": "never",
+                "effect": "deny",
+                "agents": ["*"],
+                "targets": ["payroll"],
+                "reason": "payroll is for people",
+            },
         ]
         publish_version(policy, rules=rules, message="first", acting_user=None)
         worker = ProxyWorker.objects.create(

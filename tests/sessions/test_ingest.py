@@ -34,7 +34,9 @@ def script_of_two_sessions(first: str, second: str) -> JournalScript:
 def indexed(site: Site) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """The rows that people see, without what differs from run to run."""
     with scope(tenant=site.tenant):
-        sessions = AgentSession.objects.order_by("granted_at").values("state", "opened_at", "closed_at", "operation_count")
+        sessions = AgentSession.objects.order_by("granted_at").values(
+            "state", "opened_at", "closed_at", "operation_count"
+        )
         operations = Operation.objects.order_by("session__granted_at", "op").values()
         varying = ("id", "session_id", "tenant_id")
         return list(sessions), [{k: v for k, v in row.items() if k not in varying} for row in operations]

@@ -1,0 +1,114 @@
+"""A scripted worker: the far end of a link, frame by frame."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TypeVar
+
+from channels.routing import URLRouter
+from channels.testing import WebsocketCommunicator
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from proxyworker.contract import (
+    LINK_SIGNATURE_CONTEXT,
+    LINK_VERSION,
+    Authenticate,
+    Challenge,
+    Enrol,
+    FromControlPlane,
+    FromWorker,
+    OpenSession,
+    Secret,
+    TlsFacts,
+    Welcome,
+    decode_from_control_plane,
+    encode,
+)
+from sessions.routing import websocket_urlpatterns
+from tests.sessions.conftest import Site
+
+T = TypeVar("T")
+
+#: The bound on each answer; a sound one comes within milliseconds.
+ANSWER_SECONDS = 20
+
+
+class ScriptedWorker:
+    """Sends and receives frames. `challenge` is the control plane's first word."""
+
+    def __init__(self, socket: WebsocketCommunicator, challenge: Challenge) -> None:
+        self.socket = socket
+        self.challenge = challenge
+
+    async def send(self, frame: FromWorker) -> None:
+        """One frame out."""
+        await self.socket.send_to(bytes_data=encode(frame))
+
+    async def receive(self, kind: type[T]) -> T:
+        """The next frame, which is of this kind."""
+        frame: FromControlPlane = decode_from_control_plane(await self.socket.receive_from(ANSWER_SECONDS))
+        assert isinstance(frame, kind), frame
+        return frame
+
+    async def closed_with(self) -> int:
+        """The code with which the control plane closes the link; nothing may come before."""
+        message = await self.socket.receive_output(ANSWER_SECONDS)
+        assert message["type"] == "websocket.close", message
+        code: int = message["code"]
+        return code
+
+    def signature(self, key: Ed25519PrivateKey) -> bytes:
+        """Over the challenge, by this key."""
+        return key.sign(LINK_SIGNATURE_CONTEXT + self.challenge.nonce + key.public_key().public_bytes_raw())
+
+    async def authenticate(self, site: Site) -> Welcome:
+        """Sign on as the site's worker."""
+        signature = self.signature(site.key)
+        await self.send(Authenticate(link_version=LINK_VERSION, worker_id=str(site.worker.pk), signature=signature))
+        return await self.receive(Welcome)
+
+    def enrolment(self, token: str, name: str, key: Ed25519PrivateKey) -> Enrol:
+        """The frame that enrols with this token."""
+        return Enrol(
+            link_version=LINK_VERSION,
+            join_token=Secret(token),
+            name=name,
+            public_key=key.public_key().public_bytes_raw(),
+            signature=self.signature(key),
+        )
+
+
+@asynccontextmanager
+async def connected() -> AsyncIterator[ScriptedWorker]:
+    """A link that has been challenged."""
+    socket = WebsocketCommunicator(URLRouter(websocket_urlpatterns), "/link/v1/")
+    is_accepted, _ = await socket.connect(ANSWER_SECONDS)
+    assert is_accepted
+    challenge = decode_from_control_plane(await socket.receive_from(ANSWER_SECONDS))
+    assert isinstance(challenge, Challenge)
+    try:
+        yield ScriptedWorker(socket, challenge)
+    finally:
+        await socket.disconnect(timeout=ANSWER_SECONDS)
+
+
+@asynccontextmanager
+async def signed_on(site: Site) -> AsyncIterator[ScriptedWorker]:
+    """A link of the site's worker."""
+    async with connected() as worker:
+        await worker.authenticate(site)
+        yield worker
+
+
+def question(credential: str, *, target: str = "shop", request_id: int = 1, protocol: str = "postgres") -> OpenSession:
+    """May this credential have a session on that target?"""
+    return OpenSession(
+        request_id=request_id,
+        protocol=protocol,
+        target=target,
+        credential=Secret(credential),
+        client_address="10.1.2.3:50000",
+        client_name="psql",
+        tls=TlsFacts("TLSv1.3", "TLS_AES_256_GCM_SHA384"),
+    )
