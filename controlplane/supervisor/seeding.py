@@ -9,6 +9,7 @@ import json
 import os
 import sys
 from datetime import timedelta
+from pathlib import Path
 from typing import Final
 
 import django
@@ -23,13 +24,16 @@ TOKEN_LIFETIME: Final = timedelta(hours=12)
 
 def main(manifest: str) -> None:
     """Print `{"agents": {name: token}, "api": token}`."""
-    from django.core.management import call_command
+    from django.core.management import CommandError, call_command
     from django_scopes import scope
 
     from accounts.actions import issue_agent_token, issue_api_token
     from accounts.models import Agent, Tenant, User
 
-    call_command("apply", file=[manifest], stdout=sys.stderr)
+    try:
+        call_command("apply", file=[Path(manifest)], stdout=sys.stderr)
+    except CommandError as error:
+        sys.exit(str(error))
     tenant = Tenant.objects.get(slug=TENANT)
     with scope(tenant=tenant):
         agents = {

@@ -1,0 +1,173 @@
+"""`make demo` as its user has it: started, driven with psql and psycopg, stopped, killed, started again."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import psycopg
+import pytest
+
+from controlplane.supervisor.demo_data import CUSTOMERS
+from controlplane.supervisor.embedded import postgres_tool
+from controlplane.supervisor.layout import PROJECT, read_layout
+from tests.e2e.demo import Demo, eventually, free_port_block, processes_of, read_process, running_demo, stop
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+CHILDREN = ("postgres", "valkey", "target", "web", "celery", "beat", "worker")
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One home for all tests: whichever comes first starts it for the first time."""
+    return tmp_path_factory.mktemp("demo") / "home"
+
+
+@pytest.fixture(scope="module")
+def port_base() -> int:
+    return free_port_block()
+
+
+@pytest.fixture
+def demo(home: Path, port_base: int) -> Iterator[Demo]:
+    with running_demo(home, port_base) as demo:
+        yield demo
+
+
+def _statements(demo: Demo) -> list[str]:
+    return [operation["text"] for operation in demo.api("operations/", page_size="100")["results"]]
+
+
+def test_what_psql_and_psycopg_did_is_on_record(demo: Demo) -> None:
+    by_psql = demo.psql("-At", "-c", "SELECT count(*) AS by_psql FROM customers")
+    assert (by_psql.stdout, by_psql.stderr) == (f"{CUSTOMERS}\n", "")
+    assert demo.query("SELECT count(*) AS by_psycopg FROM customers") == [(CUSTOMERS,)]
+    for word in ("by_psql", "by_psycopg"):
+        eventually(lambda word=word: any(word in text for text in _statements(demo)))  # type: ignore[misc]
+    session = demo.api("sessions/")["results"][0]
+    assert session["target"]["name"] == "shop"
+
+
+def test_psql_s_own_commands_work(demo: Demo, tmp_path: Path) -> None:
+    described = demo.psql("-c", r"\d customers")
+    assert "customers_email_key" in described.stdout
+    assert described.stderr == ""
+    copied = demo.psql("-c", rf"\copy orders TO '{tmp_path / 'orders.csv'}' CSV HEADER")
+    assert copied.stdout == "COPY 5000\n"
+    assert len((tmp_path / "orders.csv").read_text().splitlines()) == 5_001
+
+
+def test_an_agent_that_no_rule_lets_through_is_told_so(demo: Demo) -> None:
+    with pytest.raises(psycopg.OperationalError, match="intern-agent"):
+        psycopg.connect(demo.dsn("intern-agent"))
+
+
+def test_a_stop_leaves_no_process_and_a_start_keeps_the_record(home: Path, port_base: int) -> None:
+    with running_demo(home, port_base) as demo:
+        demo.query("SELECT 'before the stop'")
+        eventually(lambda: any("before the stop" in text for text in _statements(demo)))
+        stop(demo.process)
+        assert processes_of(home) == {}
+        assert not (home / "demo.json").exists()
+    with running_demo(home, port_base) as demo:
+        assert any("before the stop" in text for text in _statements(demo))
+
+
+@pytest.mark.parametrize("child", CHILDREN)
+def test_a_child_that_is_killed_comes_back(demo: Demo, child: str) -> None:
+    killed = demo.pid(child)
+    os.kill(killed, signal.SIGKILL)
+    eventually(lambda: demo.pid(child) != killed)
+    eventually(lambda: demo.query(f"SELECT 'after {child} was killed'") != [])
+    eventually(lambda: any(f"after {child} was killed" in text for text in _statements(demo)))
+
+
+def test_a_killed_supervisor_does_not_block_the_next_start(home: Path, port_base: int) -> None:
+    with running_demo(home, port_base) as demo:
+        demo.process.kill()
+        demo.process.wait()
+    with running_demo(home, port_base) as demo:
+        assert demo.query("SELECT 1") == [(1,)]
+
+
+def test_a_second_supervisor_in_the_same_home_is_refused(demo: Demo) -> None:
+    environment = os.environ | {"NARROWGATE_HOME": str(demo.home), "NARROWGATE_MODE": "demo"}
+    second = subprocess.run(
+        [sys.executable, "-m", "controlplane.supervisor"],
+        cwd=PROJECT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert second.returncode == 1
+    assert f"runs in {demo.home} already, as process {demo.process.pid}" in second.stderr
+    assert demo.query("SELECT 1") == [(1,)]
+
+
+_TELLS_THE_TARGET_S_PASSWORD = """
+import django
+django.setup()
+from django_scopes import scopes_disabled
+from controlplane.keyring import open_sealed
+from targets.models import Credential
+with scopes_disabled():
+    credential = Credential.objects.get()
+    print(open_sealed(credential.sealed_secret, context=credential.sealing_context).decode(), end="")
+"""
+
+
+def test_the_target_s_password_and_the_agent_s_token_appear_nowhere(demo: Demo) -> None:
+    demo.query("SELECT * FROM customers LIMIT 10")
+    with pytest.raises(psycopg.OperationalError):
+        psycopg.connect(demo.dsn("intern-agent"))
+    eventually(lambda: any("LIMIT 10" in text for text in _statements(demo)))
+    layout = read_layout(
+        {"NARROWGATE_HOME": str(demo.home), "NARROWGATE_PORT_BASE": str(demo.told["gate"]["port"] - 1)}
+    )
+    environment = os.environ | layout.control_plane_environment() | {"DJANGO_SETTINGS_MODULE": "controlplane.settings"}
+    password = subprocess.run(
+        [sys.executable, "-c", _TELLS_THE_TARGET_S_PASSWORD],
+        cwd=PROJECT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    ).stdout
+    assert len(password) >= 32
+    secrets = [password.encode(), *(told["token"].encode() for told in demo.told["agents"].values())]
+
+    published = {demo.home / name for name in ("demo.json", "agent-token", "agent.pgpass")}
+    for file in demo.home.rglob("*"):
+        with suppress(FileNotFoundError):  # journals and segments go while we look
+            if file.is_file() and file not in published:
+                assert not _holds(file.read_bytes(), secrets), f"{file} holds a secret"
+    dump = subprocess.run(
+        [str(postgres_tool("pg_dump")), layout.database_url],
+        env=environment,
+        capture_output=True,
+        timeout=60,
+        check=True,
+    ).stdout
+    assert b"support-agent" in dump
+    assert not _holds(dump, secrets)
+    watched = processes_of(demo.home)
+    assert len(watched) > len(CHILDREN)
+    for pid in watched:
+        for name in ("cmdline", "environ"):
+            assert not _holds(read_process(pid, name), secrets), f"{name} of {watched[pid]} holds a secret"
+
+
+def _holds(data: bytes, secrets: list[bytes]) -> bool:
+    return any(secret in data for secret in secrets)
