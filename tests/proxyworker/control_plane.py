@@ -1,0 +1,286 @@
+"""A control plane as a worker sees it: a real WebSocket server that speaks the contract, and a place for uploads.
+
+It is strict, as the real one is: it checks signatures, contiguity, chains and digests, and takes a join token once.
+Tests reach into it to break things.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import threading
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from hashlib import sha256
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from websockets.asyncio.server import Server, ServerConnection, serve
+from websockets.exceptions import ConnectionClosed
+
+from policies.engine import Policy, Principal
+from proxyworker.contract import (
+    LINK_SIGNATURE_CONTEXT,
+    LINK_VERSION,
+    MAX_FRAME_BYTES,
+    Ack,
+    AppendRecords,
+    Authenticate,
+    Challenge,
+    CloseSession,
+    Enrol,
+    FromControlPlane,
+    FromWorker,
+    Heartbeat,
+    OpenSession,
+    Record,
+    RefusalCode,
+    Refused,
+    RequestUpload,
+    Secret,
+    SessionGrant,
+    SessionLimits,
+    TargetEndpoint,
+    TlsMode,
+    UploadTicket,
+    UpstreamCredential,
+    Welcome,
+    decode_from_worker,
+    decode_record,
+    encode,
+)
+
+JOIN_TOKEN = "ngj_test_once"
+TENANT = str(uuid.UUID(int=77))
+
+
+@dataclass
+class HeldJournal:
+    """What was appended of one journal."""
+
+    seq: int = 0
+    chain: bytes = bytes(32)
+    records: list[Record] = field(default_factory=list)
+
+
+@dataclass
+class ControlPlane:
+    """The state behind all links, and how to behave."""
+
+    join_tokens: set[str] = field(default_factory=lambda: {JOIN_TOKEN})
+    workers: dict[str, bytes] = field(default_factory=dict)
+    journals: dict[str, HeldJournal] = field(default_factory=dict)
+    segments: dict[tuple[str, int], bytes] = field(default_factory=dict)
+    heard: list[FromWorker] = field(default_factory=list)
+    links: list[ServerConnection] = field(default_factory=list)
+    #: Batches after which the link is cut: appended, but not acknowledged.
+    cut_after_batches: int | None = None
+    #: Uploads that fail before one succeeds.
+    failing_uploads: int = 0
+    #: An `OpenSession` for this target is not answered until `answer_now` is set.
+    slow_target: str = "slow"
+    answer_now: asyncio.Event = field(default_factory=asyncio.Event)
+    changed: asyncio.Condition = field(default_factory=asyncio.Condition)
+    port: int = 0
+    upload_port: int = 0
+
+    @property
+    def url(self) -> str:
+        return f"ws://127.0.0.1:{self.port}/link/v1/"
+
+    @property
+    def origin(self) -> str:
+        return f"http://127.0.0.1:{self.upload_port}/"
+
+    @property
+    def records(self) -> list[Record]:
+        """Of the one journal that there is."""
+        return [record for held in self.journals.values() for record in held.records]
+
+    async def heard_of(self, kind: type[FromWorker], *, times: int = 1) -> None:
+        """Return when frames of this kind have come."""
+        async with self.changed:
+            await self.changed.wait_for(lambda: sum(isinstance(frame, kind) for frame in self.heard) >= times)
+
+    async def _note(self, frame: FromWorker) -> None:
+        async with self.changed:
+            self.heard.append(frame)
+            self.changed.notify_all()
+
+    async def say(self, frame: FromControlPlane) -> None:
+        """Push a frame to every link."""
+        for link in self.links:
+            await link.send(encode(frame))
+
+    async def cut(self) -> None:
+        """End every link, as a restart of web does."""
+        for link in tuple(self.links):
+            await link.close(1012)
+
+    async def handle(self, socket: ServerConnection) -> None:
+        """One link."""
+        try:
+            if not await self._sign_on(socket):
+                return
+            self.links.append(socket)
+            async for data in socket:
+                frame = _decode(data)
+                await self._note(frame)
+                await self._answer(socket, frame)
+        except ConnectionClosed:
+            return
+        finally:
+            if socket in self.links:
+                self.links.remove(socket)
+
+    async def _sign_on(self, socket: ServerConnection) -> bool:
+        nonce = secrets.token_bytes(32)
+        await socket.send(encode(Challenge(link_version=LINK_VERSION, nonce=nonce)))
+        frame = _decode(await socket.recv())
+        await self._note(frame)
+        if isinstance(frame, Enrol):
+            if frame.join_token.value not in self.join_tokens:
+                await self._refuse(socket, RefusalCode.BAD_JOIN_TOKEN)
+                return False
+            worker_id, key = str(uuid.uuid4()), frame.public_key
+        elif isinstance(frame, Authenticate) and frame.worker_id in self.workers:
+            worker_id, key = frame.worker_id, self.workers[frame.worker_id]
+        else:
+            await self._refuse(socket, RefusalCode.BAD_SIGNATURE)
+            return False
+        Ed25519PublicKey.from_public_bytes(key).verify(frame.signature, LINK_SIGNATURE_CONTEXT + nonce + key)
+        self.workers[worker_id] = key
+        self.join_tokens.discard(frame.join_token.value if isinstance(frame, Enrol) else "")
+        acknowledged = {journal_id: held.seq for journal_id, held in self.journals.items()}
+        await socket.send(
+            encode(Welcome(worker_id=worker_id, tenant_id=TENANT, heartbeat_seconds=0.05, acknowledged=acknowledged))
+        )
+        return True
+
+    async def _refuse(self, socket: ServerConnection, code: RefusalCode) -> None:
+        await socket.send(encode(Refused(request_id=0, code=code, reason="no")))
+        await socket.close(4401)
+
+    async def _answer(self, socket: ServerConnection, frame: FromWorker) -> None:
+        match frame:
+            case OpenSession():
+                if frame.target == self.slow_target:
+                    await self.answer_now.wait()
+                await socket.send(encode(grant_or_refuse(frame)))
+            case AppendRecords():
+                held = self.append(frame)
+                if self.cut_after_batches is not None:
+                    self.cut_after_batches -= 1
+                    if self.cut_after_batches < 0:
+                        self.cut_after_batches = None
+                        await socket.close(1012)
+                        return
+                await socket.send(encode(Ack(request_id=frame.request_id, journal_id=frame.journal_id, seq=held.seq)))
+            case RequestUpload():
+                there = (frame.session_id, frame.index) in self.segments
+                url = "" if there else f"/segments/{frame.session_id}/{frame.index}/{frame.sha256.hex()}"
+                await socket.send(encode(UploadTicket(request_id=frame.request_id, url=url, headers={"X-Test": "1"})))
+            case CloseSession() | Heartbeat():
+                pass
+            case _:
+                raise AssertionError(f"{type(frame).__name__} after signing on")
+
+    def append(self, frame: AppendRecords) -> HeldJournal:
+        """As the real one does: gap → what is held; overlap → skip; a chain that doesn't fit → error."""
+        held = self.journals.setdefault(frame.journal_id, HeldJournal())
+        if frame.first_seq > held.seq + 1:
+            return held
+        chain = frame.chain_before
+        for offset, record in enumerate(frame.records):
+            seq = frame.first_seq + offset
+            if seq == held.seq + 1:
+                if chain != held.chain:
+                    raise AssertionError(f"record {seq} is not chained to what is held")
+                held.seq = seq
+                held.chain = sha256(chain + record).digest()
+                held.records.append(decode_record(record))
+            chain = sha256(chain + record).digest()
+        if chain != frame.chain_after:
+            raise AssertionError("chain_after is wrong")
+        return held
+
+
+def _decode(data: str | bytes) -> FromWorker:
+    assert isinstance(data, bytes)
+    return decode_from_worker(data)
+
+
+def grant_or_refuse(question: OpenSession) -> SessionGrant | Refused:
+    """The target "secret" is refused, every other granted."""
+    if question.target == "secret":
+        return Refused(
+            request_id=question.request_id, code=RefusalCode.DENIED, reason="no rule allows it", help="Ask for one."
+        )
+    return SessionGrant(
+        request_id=question.request_id,
+        session_id=str(uuid.uuid4()),
+        tenant_id=TENANT,
+        principal=Principal(id=str(uuid.uuid4()), name="reporter"),
+        target=TargetEndpoint(
+            id=str(uuid.uuid4()),
+            name=question.target,
+            protocol=question.protocol,
+            host="127.0.0.1",
+            port=5432,
+            database="shop",
+            tls_mode=TlsMode.DISABLE,
+        ),
+        credential=UpstreamCredential(username="shop", secret=Secret("target-password")),
+        policy=Policy(version="test@1"),
+        limits=SessionLimits(),
+        expires_at=2_000_000_000.0,
+    )
+
+
+@asynccontextmanager
+async def running_control_plane() -> AsyncIterator[ControlPlane]:
+    """Serve on loopback, links on one port and uploads on another."""
+    control_plane = ControlPlane()
+    uploads = ThreadingHTTPServer(("127.0.0.1", 0), _upload_handler(control_plane))
+    thread = threading.Thread(target=uploads.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        async with serve(
+            control_plane.handle, "127.0.0.1", 0, max_size=MAX_FRAME_BYTES, compression=None, close_timeout=1
+        ) as server:
+            control_plane.port = _port(server)
+            control_plane.upload_port = uploads.server_address[1]
+            yield control_plane
+    finally:
+        uploads.shutdown()
+        uploads.server_close()
+        thread.join()
+
+
+def _port(server: Server) -> int:
+    return int(next(iter(server.sockets)).getsockname()[1])
+
+
+def _upload_handler(control_plane: ControlPlane) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_PUT(self) -> None:
+            _, _, session_id, index, digest = self.path.split("/")
+            data = self.rfile.read(int(self.headers["Content-Length"]))
+            if control_plane.failing_uploads:
+                control_plane.failing_uploads -= 1
+                self.send_error(503)
+                return
+            if sha256(data).hexdigest() != digest or self.headers["X-Test"] != "1":
+                self.send_error(400)
+                return
+            control_plane.segments[session_id, int(index)] = data
+            self.send_response(201)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+            """Nothing."""
+
+    return Handler
