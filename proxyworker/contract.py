@@ -180,7 +180,7 @@ class RefusalCode(StrEnum):
     """Why the control plane said no. The gate maps each to its protocol's error."""
 
     VERSION = "version"
-    BAD_JOIN_TOKEN = "bad_join_token"
+    BAD_JOIN_TOKEN = "bad_join_token"  # noqa: S105
     BAD_SIGNATURE = "bad_signature"
     WORKER_DISABLED = "worker_disabled"
     BAD_CREDENTIAL = "bad_credential"
@@ -240,7 +240,7 @@ class AppendRecords(Struct, frozen=True):
 
 
 class Ack(Struct, frozen=True):
-    """Everything up to and including `seq` is appended; the worker may forget it. Lower than sent: send on from there."""
+    """Everything up to and including `seq` is appended; the worker may forget it. Lower than sent: go on from there."""
 
     request_id: int
     journal_id: str
@@ -248,7 +248,7 @@ class Ack(Struct, frozen=True):
 
 
 class RequestUpload(Struct, frozen=True):
-    """Where may this content segment go? `sha256` is of the file, 32 bytes. `index` counts from 0 within the session."""
+    """Where may this content segment go? `sha256` is of the file, 32 bytes. `index` counts from 0 in the session."""
 
     request_id: int
     session_id: str
@@ -409,3 +409,5 @@ def _decode(decoder: msgspec.msgpack.Decoder[T], data: bytes | memoryview) -> T:
         return decoder.decode(data)
     except msgspec.MsgspecError as error:
         raise ContractError(str(error)) from error
+    except UnicodeDecodeError as error:  # msgspec lets it through
+        raise ContractError("text that is no UTF-8") from error

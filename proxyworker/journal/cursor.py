@@ -54,7 +54,7 @@ def read_cursor(folder: Path) -> Cursor:
         return Cursor()
     try:
         cursor = _decoder.decode(path.read_bytes())
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise JournalError(f"{path}: not a cursor of this version: {error}") from error
     if cursor.version != JOURNAL_VERSION:
         raise JournalError(f"{path}: version {cursor.version}; this worker reads version {JOURNAL_VERSION}")

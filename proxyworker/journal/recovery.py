@@ -110,7 +110,7 @@ def _scan(path: Path, header: SegmentHeader, data: memoryview, recovered: Recove
         elif frame.type == SNAPSHOT:
             try:
                 recovered.state.restore(data[frame.start : frame.end])
-            except msgspec.MsgspecError as error:
+            except (msgspec.MsgspecError, UnicodeDecodeError) as error:
                 raise JournalError(f"{path}: offset {at}: a snapshot that this worker can't read") from error
         elif frame.type != CONTENT:
             raise JournalError(f"{path}: offset {at}: a frame of unknown type {frame.type}")

@@ -65,7 +65,7 @@ class OpenState:
         return _encoder.encode(self.sessions)
 
     def restore(self, snapshot: bytes | memoryview) -> None:
-        """Take over a snapshot. Raises `msgspec.MsgspecError`."""
+        """Take over a snapshot. Raises `msgspec.MsgspecError`, `UnicodeDecodeError`."""
         self.sessions = _decoder.decode(snapshot)
 
     def epilogue(self, *, at: float) -> tuple[list[Record], int]:
