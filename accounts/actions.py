@@ -273,8 +273,11 @@ def _tell_token(token: HashedToken, *, noun: str, verb: str, acting_user: User |
 def _revoke(token: HashedTokenT, *, noun: str, acting_user: User | None) -> HashedTokenT:
     now = timezone.now()
     with scope(tenant=token.tenant_id):
-        is_first = type(token).objects.filter(pk=token.pk, revoked_at=None).update(revoked_at=now)
-        token.refresh_from_db()
+        token = type(token).objects.select_for_update().get(pk=token.pk)
+        is_first = token.revoked_at is None
+        if is_first:
+            token.revoked_at = now
+            token.save(update_fields=("revoked_at", "updated_at"))  # heard by whoever has sessions to end
     if is_first:
         _tell_token(token, noun=noun, verb="revoked", acting_user=acting_user)
     return token

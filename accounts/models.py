@@ -185,6 +185,7 @@ class ApiToken(HashedToken):
 
     class Meta:
         ordering = ("-created_at",)
+        verbose_name = "API token"
         indexes = (models.Index(fields=("expires_at",)),)
 
     def __str__(self) -> str:

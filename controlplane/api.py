@@ -12,6 +12,8 @@ from django.apps import apps
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.db import models
 from django.http.response import HttpResponseBase
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import extend_schema_field
 from rest_framework import mixins, permissions, serializers, viewsets
 from rest_framework.exceptions import NotAuthenticated, PermissionDenied, ValidationError
 from rest_framework.request import Request
@@ -19,6 +21,7 @@ from rest_framework.request import Request
 from controlplane.authority import Authority, Power, authority_of
 
 
+@extend_schema_field(OpenApiTypes.STR)
 class TenantSlugField(serializers.SlugRelatedField[Any]):
     """A tenant by its slug: one in which the person may write. Left out, it is their only one."""
 

@@ -8,6 +8,7 @@ from django.conf import settings
 from django.contrib import admin
 from django.http import HttpRequest
 from django.urls import reverse
+from django.utils.text import capfirst
 
 from controlplane.env import Mode
 
@@ -66,7 +67,7 @@ def sidebar(request: HttpRequest) -> list[dict[str, Any]]:
     for title, entries in GROUPS:
         items = [
             {
-                "title": str(pages[label, name].opts.verbose_name_plural).capitalize(),
+                "title": capfirst(pages[label, name].opts.verbose_name_plural),
                 "icon": icon,
                 "link": reverse(f"admin:{label}_{name}_changelist"),
             }

@@ -57,7 +57,7 @@ def asking_page(
         "title": title,
         "explanation": explanation,
         "form": form,
-        "submit": submit,
+        "submit_text": submit,
         "back_url": back_url,
         "variant": "danger" if is_dangerous else "primary",
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from datetime import timedelta
 from pathlib import Path
@@ -111,7 +112,13 @@ CACHES = {
 CHANNEL_LAYERS = {
     "default": {
         "BACKEND": "channels_redis.core.RedisChannelLayer",
-        "CONFIG": {"hosts": [NARROWGATE.redis_url], "prefix": "narrowgate", "expiry": 30, "capacity": 1_000},
+        "CONFIG": {
+            # The layer waits 5 s for a message at a time; a socket that gives up by then would end every quiet link.
+            "hosts": [{"address": NARROWGATE.redis_url, "socket_timeout": 30}],
+            "prefix": "narrowgate",
+            "expiry": 30,
+            "capacity": 1_000,
+        },
     },
 }
 
@@ -128,6 +135,8 @@ CELERY_TIMEZONE = "UTC"
 CELERY_BEAT_SCHEDULER = "django_celery_beat.schedulers:DatabaseScheduler"
 CELERY_BEAT_SCHEDULE: dict[str, dict[str, Any]] = {
     "accounts-forget-old-tokens": {"task": "accounts.tasks.forget_old_tokens", "schedule": timedelta(hours=1)},
+    "sessions-settle-unfinished": {"task": "sessions.tasks.settle_unfinished", "schedule": timedelta(minutes=1)},
+    "sessions-forget-refusals": {"task": "sessions.tasks.forget_refusals", "schedule": timedelta(hours=1)},
 }
 DJANGO_CELERY_BEAT_TZ_AWARE = True
 
@@ -135,6 +144,7 @@ DJANGO_CELERY_BEAT_TZ_AWARE = True
 
 AUTH_USER_MODEL = "accounts.User"
 LOGIN_URL = reverse_lazy("admin:login")
+LOGIN_REDIRECT_URL = reverse_lazy("admin:index")
 PASSWORD_HASHERS = [
     "django.contrib.auth.hashers.ScryptPasswordHasher",
     "django.contrib.auth.hashers.PBKDF2PasswordHasher",
@@ -184,11 +194,12 @@ CONTENT_SECURITY_POLICY = {
 }
 
 STATIC_URL = "static/"
-STATIC_ROOT = _BASE / "staticfiles"
+#: `manage.py collectstatic` fills it for production; demo and tests serve the files where the packages keep them.
+STATIC_ROOT = _BASE / "staticfiles" if _PRODUCTION else None
 STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
     "segments": {
-        "BACKEND": "django.core.files.storage.FileSystemStorage",
+        "BACKEND": "sessions.storage.DurableFileSystemStorage",
         "OPTIONS": {"location": NARROWGATE.storage_dir, "file_permissions_mode": 0o600},
     },
     "staticfiles": {
@@ -197,7 +208,6 @@ STORAGES = {
         else "django.contrib.staticfiles.storage.StaticFilesStorage",
     },
 }
-#: Without a build step, the demo serves static files where the packages keep them.
 WHITENOISE_USE_FINDERS = not _PRODUCTION
 #: A form of the admin or of REST; content segments are streamed and have their own bound.
 DATA_UPLOAD_MAX_MEMORY_SIZE = 1024 * 1024
@@ -241,15 +251,29 @@ SPECTACULAR_SETTINGS = {
     "SCHEMA_PATH_PREFIX": "/api/v1/",
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
-    "REDOC_DIST": "SIDECAR",
     "COMPONENT_SPLIT_REQUEST": True,
 }
 
+#: Shade → colour: the teal of Tailwind's palette.
+_TEAL = {
+    "50": "oklch(98.4% .014 180.72)",
+    "100": "oklch(95.3% .051 180.801)",
+    "200": "oklch(91% .096 180.426)",
+    "300": "oklch(85.5% .138 181.071)",
+    "400": "oklch(77.7% .152 181.912)",
+    "500": "oklch(70.4% .14 182.503)",
+    "600": "oklch(60% .118 184.704)",
+    "700": "oklch(51.1% .096 186.391)",
+    "800": "oklch(43.7% .078 188.216)",
+    "900": "oklch(38.6% .063 188.416)",
+    "950": "oklch(27.7% .046 192.524)",
+}
 UNFOLD = {
     "SITE_TITLE": "Narrowgate",
     "SITE_HEADER": "Narrowgate",
     "SITE_SYMBOL": "shield_lock",
     "SITE_URL": None,
+    "COLORS": {"primary": _TEAL},
     "SHOW_HISTORY": False,
     "SHOW_VIEW_ON_SITE": False,
     "ENVIRONMENT": "controlplane.navigation.environment_badge",
@@ -263,4 +287,5 @@ UNFOLD = {
 # ---------------------------------------------------------------- logs
 
 DJANGO_STRUCTLOG_CELERY_ENABLED = True
+DJANGO_STRUCTLOG_STATUS_START_LOG_LEVEL = logging.DEBUG
 LOGGING = logging_settings(level=NARROWGATE.log_level, as_json=_PRODUCTION)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.contrib import admin
 from django.urls import include, path
 from django.views.generic import RedirectView
-from drf_spectacular.views import SpectacularAPIView, SpectacularRedocView, SpectacularSwaggerSplitView
+from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitView
 from rest_framework.permissions import AllowAny
 from rest_framework.routers import SimpleRouter
 
@@ -23,7 +23,6 @@ _open = {"permission_classes": [AllowAny], "authentication_classes": []}
 v1 = [
     path("schema/", SpectacularAPIView.as_view(**_open), name="schema"),
     path("docs/", SpectacularSwaggerSplitView.as_view(url_name="v1:schema", **_open), name="docs"),
-    path("redoc/", SpectacularRedocView.as_view(url_name="v1:schema", **_open), name="redoc"),
     *router.urls,
 ]
 

@@ -6,12 +6,14 @@ from typing import Any, cast
 
 from django import forms
 from django.contrib import admin
+from django.contrib.postgres.fields import ArrayField
 from django.db.models import Count, Max, Q, QuerySet
 from django.http import HttpRequest, HttpResponseBase
 from django.urls import reverse
 from django.utils import timezone
 from unfold.admin import TabularInline
 from unfold.contrib.filters.admin import AutocompleteSelectFilter
+from unfold.contrib.forms.widgets import ArrayWidget
 from unfold.decorators import action, display
 from unfold.widgets import (
     UnfoldAdminCheckboxSelectMultipleWidget,
@@ -42,6 +44,7 @@ class AgentTokenInline(TabularInline):
     fields = readonly_fields = ("token_id", "label", "state", "expires_at", "last_used_at", "issued_by")
     extra = 0
     per_page = 10
+    hide_title = True
     can_delete = False
     show_change_link = True
 
@@ -73,6 +76,7 @@ class AgentAdmin(TenantModelAdmin):
     list_select_related = ("tenant", "sponsor")
     search_fields = ("name", "description")
     autocomplete_fields = ("sponsor",)
+    formfield_overrides = {ArrayField: {"widget": ArrayWidget}}
     ordering = ("name",)
     inlines = (AgentTokenInline,)
     actions_detail = ("issue_token",)
@@ -145,6 +149,7 @@ class TrustRuleInline(TabularInline):
     """Which claims stand for which agent."""
 
     model = TrustRule
+    hide_title = True
     fields = ("claim", "value", "agent")
     autocomplete_fields = ("agent",)
     extra = 0
