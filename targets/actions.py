@@ -23,6 +23,8 @@ JOIN_TOKEN_PREFIX: Final = "ngj"
 #: A join token is used by the next command in somebody's terminal, or by a deployment under way.
 DEFAULT_JOIN_TOKEN_LIFETIME: Final = timedelta(hours=1)
 MAX_JOIN_TOKEN_LIFETIME: Final = timedelta(days=7)
+#: A file with more than this holds no join token.
+MAX_JOIN_TOKEN_CHARACTERS: Final = 256
 
 _TARGET_FIELDS: Final = (
     "name", "protocol", "host", "port", "database", "tls_mode", "ca_pem", "labels", "environment", "is_active"

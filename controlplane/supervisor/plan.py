@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from controlplane.supervisor.children import ChildSpec
 from controlplane.supervisor.embedded import CHECK_SECONDS, LOOPBACK, Certificate, Postgres, Server, Valkey
+from proxyworker.contract import MAX_FRAME_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -62,7 +63,12 @@ def web(layout: Layout) -> ChildSpec:
     """Django under daphne: admin, REST and the workers' link."""
     return ChildSpec(
         name="web",
-        command=_python("daphne", "-b", LOOPBACK, "-p", str(layout.web_port), "controlplane.asgi:application"),
+        # Daphne's own bound on a message is less than a full frame of the link; it would also end each link once a day.
+        command=_python(
+            "daphne", "-b", LOOPBACK, "-p", str(layout.web_port), "--websocket_timeout=-1",
+            f"--websocket-max-message-size={MAX_FRAME_BYTES}", f"--websocket-max-frame-size={MAX_FRAME_BYTES}",
+            "controlplane.asgi:application",
+        ),  # fmt: skip
         is_ready=partial(_web_answers, layout.web_port),
         environment=layout.control_plane_environment(),
     )
