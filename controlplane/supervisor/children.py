@@ -171,6 +171,7 @@ async def run_to_end(
         raise StartFailed(name, f"took longer than {RUN_SECONDS:.0f} s", tail(log_file)) from None
     finally:
         _kill_session(process.pid)
+        await process.communicate()  # to the end of its pipe, whichever way we got here
     if process.returncode:
         raise StartFailed(name, _how(process.returncode), tail(log_file))
     return output.decode()
