@@ -195,16 +195,16 @@ class ApiToken(HashedToken):
 class SigningAlgorithm(models.TextChoices):
     """Signatures that a trust may accept: asymmetric ones only (RFC 8725, 3.1 and 3.2)."""
 
-    RS256 = "RS256"
-    RS384 = "RS384"
-    RS512 = "RS512"
-    PS256 = "PS256"
-    PS384 = "PS384"
-    PS512 = "PS512"
-    ES256 = "ES256"
-    ES384 = "ES384"
-    ES512 = "ES512"
-    ED25519 = "Ed25519"
+    RS256 = "RS256", "RS256"
+    RS384 = "RS384", "RS384"
+    RS512 = "RS512", "RS512"
+    PS256 = "PS256", "PS256"
+    PS384 = "PS384", "PS384"
+    PS512 = "PS512", "PS512"
+    ES256 = "ES256", "ES256"
+    ES384 = "ES384", "ES384"
+    ES512 = "ES512", "ES512"
+    ED25519 = "Ed25519", "Ed25519"
 
 
 #: What every provider of today can sign with.

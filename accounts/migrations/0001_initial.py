@@ -76,7 +76,7 @@ class Migration(migrations.Migration):
                 ('issuer', models.CharField(help_text="Exactly the token's `iss`.", max_length=500)),
                 ('audience', models.CharField(help_text="One of the token's `aud`.", max_length=500)),
                 ('jwks_url', models.CharField(blank=True, help_text="Empty: by the issuer's discovery document.", max_length=500, verbose_name='JWKS URL')),
-                ('algorithms', django.contrib.postgres.fields.ArrayField(base_field=models.CharField(choices=[('RS256', 'Rs256'), ('RS384', 'Rs384'), ('RS512', 'Rs512'), ('PS256', 'Ps256'), ('PS384', 'Ps384'), ('PS512', 'Ps512'), ('ES256', 'Es256'), ('ES384', 'Es384'), ('ES512', 'Es512'), ('Ed25519', 'Ed25519')], max_length=8), size=None)),
+                ('algorithms', django.contrib.postgres.fields.ArrayField(base_field=models.CharField(choices=[('RS256', 'RS256'), ('RS384', 'RS384'), ('RS512', 'RS512'), ('PS256', 'PS256'), ('PS384', 'PS384'), ('PS512', 'PS512'), ('ES256', 'ES256'), ('ES384', 'ES384'), ('ES512', 'ES512'), ('Ed25519', 'Ed25519')], max_length=8), size=None)),
                 ('clock_skew_seconds', models.PositiveSmallIntegerField(default=30, validators=[django.core.validators.MaxValueValidator(300)])),
                 ('person_claim', models.CharField(blank=True, help_text='The claim that names the person on whose behalf the agent acts.', max_length=100)),
                 ('is_active', models.BooleanField(default=True)),

@@ -15,6 +15,14 @@ from controlplane.admin import ReadOnlyTenantAdmin
 from controlplane.ledger.models import LedgerEntry
 
 
+#: The verb of a kind → the colour of its label.
+VERB_LABELS = {
+    **dict.fromkeys(("created", "issued", "enrolled", "published", "set"), "success"),
+    **dict.fromkeys(("deleted", "revoked", "ended", "end_requested"), "danger"),
+    "changed": "info",
+}
+
+
 @admin.register(LedgerEntry)
 class LedgerEntryAdmin(ReadOnlyTenantAdmin):
     """Who changed what, and when."""
@@ -36,7 +44,7 @@ class LedgerEntryAdmin(ReadOnlyTenantAdmin):
     @display(
         description="kind",
         ordering="kind",
-        label={"created": "success", "issued": "success", "deleted": "danger", "revoked": "danger", "changed": "info"},
+        label=VERB_LABELS,
     )
     def kind_label(self, entry: LedgerEntry) -> tuple[str, str]:
         """The kind, coloured by its verb."""
