@@ -65,10 +65,14 @@ def web(layout: Layout) -> ChildSpec:
         name="web",
         # Daphne's own bound on a message is less than a full frame of the link; it would also end each link once a day.
         command=_python(
-            "daphne", "-b", LOOPBACK, "-p", str(layout.web_port), "--websocket_timeout=-1",
-            f"--websocket-max-message-size={MAX_FRAME_BYTES}", f"--websocket-max-frame-size={MAX_FRAME_BYTES}",
+            "daphne",
+            f"--bind={LOOPBACK}",
+            f"--port={layout.web_port}",
+            "--websocket_timeout=-1",
+            f"--websocket-max-message-size={MAX_FRAME_BYTES}",
+            f"--websocket-max-frame-size={MAX_FRAME_BYTES}",
             "controlplane.asgi:application",
-        ),  # fmt: skip
+        ),
         is_ready=partial(_web_answers, layout.web_port),
         environment=layout.control_plane_environment(),
     )

@@ -122,18 +122,18 @@ async def seed(layout: Layout, *, target_password: str, ca_file: Path) -> Demo:
 
 def _manifest(layout: Layout, *, password_file: Path, ca_file: Path) -> str:
     template = Template((PROJECT / "controlplane/supervisor/demo/shop.yaml").read_text())
-    values = {
+    values: dict[str, str | int] = {
         "admin_email": ADMIN_EMAIL,
-        "admin_password_file": layout.secret_folder / "admin-password",
+        "admin_password_file": str(layout.secret_folder / "admin-password"),
         "target_port": layout.target_port,
         "target_database": target.DATABASE,
         "target_role": target.ROLE,
-        "target_password_file": password_file,
-        "ca_file": ca_file,
-        "join_token_file": layout.join_token_file,
+        "target_password_file": str(password_file),
+        "ca_file": str(ca_file),
+        "join_token_file": str(layout.join_token_file),
     }
-    # JSON's form of a string is YAML's too, whatever is in a path.
-    return template.substitute({name: json.dumps(str(value)) for name, value in values.items()})
+    # JSON's form of a value is YAML's too, whatever is in a path.
+    return template.substitute({name: json.dumps(value) for name, value in values.items()})
 
 
 def publish(demo: Demo) -> None:
