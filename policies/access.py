@@ -22,10 +22,12 @@ def effective_policy(tenant_id: UUID) -> engine.Policy:
 
     The version names what it is made of ("agents@3+support@1"), or is a digest of that when it is long.
     """
-    published = Policy.objects.filter(tenant_id=tenant_id, is_active=True, current__isnull=False)
     names: list[str] = []
     rules: list[engine.Rule] = []
-    for policy in published.select_related("current").order_by("name"):
+    active = Policy.objects.filter(tenant_id=tenant_id, is_active=True)
+    for policy in active.select_related("current").order_by("name"):
+        if policy.current is None:
+            continue
         names.append(f"{policy.name}@{policy.current.number}")
         parsed = engine.parse_policy(names[-1], policy.current.rules)
         rules += (msgspec.structs.replace(rule, name=f"{policy.name}/{rule.name}") for rule in parsed.rules)

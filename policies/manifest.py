@@ -1,4 +1,4 @@
-"""The kind of document for `manage.py apply`: Policy. A version is published when the rules differ from the current ones.
+"""The kind of document for `manage.py apply`: Policy. It publishes a version when its rules are new.
 
 kind: Policy
 tenant: acme

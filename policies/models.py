@@ -66,6 +66,6 @@ class PolicyVersion(TenantOwned):
             raise ImmutableVersion(str(self))
         super().save(*args, **kwargs)
 
-    def delete(self, *args: Any, **kwargs: Any) -> NoReturn:
+    def delete(self, *_: Any, **__: Any) -> NoReturn:
         """Raises `ImmutableVersion`."""
         raise ImmutableVersion(str(self))

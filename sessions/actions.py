@@ -34,7 +34,7 @@ def worker_group(worker_id: UUID) -> str:
 
 
 def wake_links(worker_ids: set[UUID]) -> None:
-    """When the transaction commits, have the links of these workers look at their sessions. May be lost: links also poll."""
+    """When the transaction commits, have these workers' links look at their sessions. Links also poll."""
     # Robust: the change is made, and without the channel layer the links still poll.
     transaction.on_commit(lambda: _send_wake_ups(worker_ids), robust=True)
 
@@ -47,7 +47,10 @@ def wake_links_of(sessions: Q) -> None:
 
 @transaction.atomic
 def end_session(session: AgentSession, *, acting_user: User | None, reason: str) -> AgentSession:
-    """Have the worker end the session. Raises `Refusal` for one that is over. The session closes when the record of its end arrives."""
+    """Have the worker end the session. Raises `Refusal` for one that is over.
+
+    The session closes when the record of its end arrives.
+    """
     locked: AgentSession = AgentSession.objects.select_for_update().get(pk=session.pk)
     if locked.state == SessionState.CLOSED:
         raise Refusal(problem="the session is over", fix="There is nothing to end")

@@ -32,7 +32,8 @@ _ZSTD_LEVEL: Final = 3
 _LENGTH: Final = struct.Struct(">I")
 
 _TAKE_UP_JOURNAL: Final = """
-    INSERT INTO agent_sessions_journal (id, tenant_id, worker_id, journal_id, last_seq, last_chain, created_at, updated_at)
+    INSERT INTO agent_sessions_journal
+      (id, tenant_id, worker_id, journal_id, last_seq, last_chain, created_at, updated_at)
     VALUES (%s, %s, %s, %s, 0, %s, now(), now()) ON CONFLICT (worker_id, journal_id) DO NOTHING"""
 _LOCK_JOURNAL: Final = """
     SELECT id, last_seq, last_chain FROM agent_sessions_journal
@@ -102,7 +103,7 @@ class _Held:
 
 
 def append_records(worker: LinkedWorker, frame: contract.AppendRecords) -> int:
-    """Keep the batch, in one transaction of its own. Returns the last seq held, which is lower than the batch's at a gap.
+    """Keep the batch, in a transaction of its own. Returns the last seq held; at a gap it is lower than the batch's.
 
     Raises `PeerFault` for a batch that a sound worker doesn't send; nothing of it is kept then.
     """

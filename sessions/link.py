@@ -4,7 +4,8 @@
         receive   each frame becomes a task, bounded by semaphores; batches of records stay in their order
         watch     at each wake-up, and every `POLL_SECONDS`: which sessions have to end, may this worker still serve
 
-The database is asked in threads, several at once. A worker that breaks the contract is cut off with one line in the log.
+The database is asked in threads, several at once. A worker that breaks the contract is cut off, with one line in the
+log.
 """
 
 from __future__ import annotations
@@ -95,8 +96,8 @@ async def _in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
 class LinkConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
     """One link. `_signed_on` is None until the worker has proved who it is.
 
-    Channels would listen to the layer for every socket, and end the link with it; `_listen` does so for a worker that is
-    signed on, and lives without.
+    Channels would listen to the layer for every socket, and end the link with it; `_listen` does so for a worker that
+    is signed on, and lives without.
     """
 
     channel_layer_alias = "none"

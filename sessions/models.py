@@ -160,8 +160,8 @@ class Journal(TenantOwned):
 class JournalBatch(TenantOwned):
     """Records as the worker wrote them: the truth. Append-only, by this class and by a trigger.
 
-    `payload` is zstd of the records, each after its length as a big-endian u32. `chain_before` and `chain_after` are the
-    contract's hash chain around them.
+    `payload` is zstd of the records, each after its length as a big-endian u32. `chain_before` and `chain_after` are
+    the contract's hash chain around them.
     """
 
     journal = models.ForeignKey(Journal, on_delete=models.PROTECT, related_name="+", db_index=False)
@@ -186,7 +186,7 @@ class JournalBatch(TenantOwned):
             raise AppendOnly("journal batch")
         super().save(*args, **kwargs)
 
-    def delete(self, *args: Any, **kwargs: Any) -> NoReturn:
+    def delete(self, *_: Any, **__: Any) -> NoReturn:
         """Raises `AppendOnly`."""
         raise AppendOnly("journal batch")
 

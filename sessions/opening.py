@@ -103,7 +103,9 @@ def _grant(worker: LinkedWorker, frame: OpenSession, identified: IdentifiedAgent
         raise _no_such_target(frame.target, agent)
     credential = _upstream_credential(target, agent)
     expires_at = min(identified.expires_at, now + timedelta(seconds=LIMITS.max_session_seconds))
-    session = _write_session(worker, frame, identified, target, principal, decision, now=now, expires_at=expires_at)
+    session = _write_session(
+        worker, frame, identified, target=target, principal=principal, decision=decision, now=now, expires_at=expires_at
+    )
     return _as_grant(frame, session, principal=principal, policy=policy, credential=credential)
 
 
@@ -119,7 +121,7 @@ def _upstream_credential(target: Target, agent: Agent) -> UpstreamCredential:
     try:
         secret = open_secret(target.credential)
     except KeyringError as error:
-        log.error("credential_not_opened", target=target.name, error=str(error))
+        log.exception("credential_not_opened", target=target.name)
         reason = f"the credential of target {target.name} can't be opened"
         raise OpenRefused(RefusalCode.UNAVAILABLE, reason, _HELP_LATER, agent=agent) from error
     return UpstreamCredential(username=target.credential.username, secret=Secret(secret))
@@ -129,14 +131,14 @@ def _write_session(
     worker: LinkedWorker,
     frame: OpenSession,
     identified: IdentifiedAgent,
+    *,
     target: Target,
     principal: Principal,
     decision: Decision,
-    *,
     now: datetime,
     expires_at: datetime,
 ) -> AgentSession:
-    return AgentSession.objects.create(  # type: ignore[no-any-return]
+    return AgentSession.objects.create(
         tenant_id=worker.tenant_id,
         agent=identified.agent,
         target=target,

@@ -11,7 +11,7 @@ from sessions import actions
 log = structlog.get_logger(__name__)
 
 
-@shared_task  # type: ignore[untyped-decorator]
+@shared_task
 def settle_unfinished() -> None:
     """Close sessions that never opened; mark those whose worker is gone."""
     settled = actions.settle_unfinished(now=timezone.now())
@@ -19,7 +19,7 @@ def settle_unfinished() -> None:
         log.info("sessions_settled", **settled)
 
 
-@shared_task  # type: ignore[untyped-decorator]
+@shared_task
 def forget_refusals() -> None:
     """Delete refused attempts that are too old to be asked about."""
     count = actions.forget_refusals(now=timezone.now())

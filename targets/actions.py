@@ -19,7 +19,7 @@ from controlplane.ledger.recording import delete_recorded, save_recorded
 from targets.errors import BadJoinToken
 from targets.models import Credential, JoinToken, ProxyWorker, Target
 
-JOIN_TOKEN_PREFIX: Final = "ngj"
+JOIN_TOKEN_PREFIX: Final = "ngj"  # noqa: S105  # no password
 #: A join token is used by the next command in somebody's terminal, or by a deployment under way.
 DEFAULT_JOIN_TOKEN_LIFETIME: Final = timedelta(hours=1)
 MAX_JOIN_TOKEN_LIFETIME: Final = timedelta(days=7)
@@ -33,7 +33,7 @@ _JOIN_TOKEN_FIELDS: Final = ("token_id", "worker_name", "expires_at", "revoked_a
 
 
 def save_target(target: Target, *, acting_user: User | None) -> bool:
-    """Create the target, or keep its changes; False when there were none. Raises `ValidationError`, which names the field."""
+    """Create the target, or keep its changes; False when there were none. Raises `ValidationError`."""
     return save_recorded(target, acting_user=acting_user, noun="target", fields=_TARGET_FIELDS)
 
 
@@ -132,5 +132,5 @@ def save_worker(worker: ProxyWorker, *, acting_user: User | None) -> bool:
 
 
 def note_sign_of_life(worker_id: UUID, *, now: datetime, **reported: int) -> None:
-    """Keep when the worker was last heard, and what it `reported_sessions` and `reported_journal_bytes`. No ledger entry."""
+    """Keep when the worker was last heard, and what it reported (`reported_…`). No ledger entry."""
     ProxyWorker.objects.with_scopes_disabled().filter(pk=worker_id).update(last_seen_at=now, **reported)

@@ -71,7 +71,7 @@ class CredentialFields(TenantDocument, frozen=True, kw_only=True):
 
 
 class JoinTokenFields(TenantDocument, frozen=True, kw_only=True):
-    """A join token in `file` (mode 0600, beside the YAML file if relative), until a worker of that name has enrolled."""
+    """A join token in `file` (mode 0600; relative to the YAML file), until a worker of that name has enrolled."""
 
     worker: str
     file: str
@@ -159,11 +159,10 @@ def _is_good(path: Path, *, worker_name: str) -> bool:
     """True when the file holds an unused join token of that name."""
     try:
         with path.open() as file:
-            presented = parse_token(
-                file.read(actions.MAX_JOIN_TOKEN_CHARACTERS).strip(), prefix=actions.JOIN_TOKEN_PREFIX
-            )
+            text = file.read(actions.MAX_JOIN_TOKEN_CHARACTERS).strip()
     except (OSError, UnicodeDecodeError):
         return False
+    presented = parse_token(text, prefix=actions.JOIN_TOKEN_PREFIX)
     if presented is None:
         return False
     good = JoinToken.objects.filter(token_id=presented.token_id, worker_name=worker_name)

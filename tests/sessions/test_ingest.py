@@ -31,7 +31,7 @@ def script_of_two_sessions(first: str, second: str) -> JournalScript:
     return journal
 
 
-def indexed(site: Site) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def indexed(site: Site) -> tuple[list[Any], list[Any]]:
     """The rows that people see, without what differs from run to run."""
     with scope(tenant=site.tenant):
         sessions = AgentSession.objects.order_by("granted_at").values(
@@ -66,7 +66,7 @@ def test_the_batch_is_kept_as_it_was_written(acme: Site) -> None:
         batches = list(JournalBatch.objects.order_by("first_seq"))
     kept = [record for batch in batches for record in unpack_batch(bytes(batch.payload))]
     assert kept == journal.records
-    assert [decode_record(record) for record in kept][0] == opened(str(session.pk))
+    assert decode_record(kept[0]) == opened(str(session.pk))
     assert bytes(batches[-1].chain_after) == journal.chain[-1]
     assert held_journals(acme.linked) == {journal.journal_id: len(journal.records)}
 
@@ -117,7 +117,7 @@ def test_a_journal_that_forks_from_what_is_held_is_refused(acme: Site) -> None:
     fork = JournalScript(journal_id=journal.journal_id)
     fork.write(opened(second), opened(first), intent(first, 1), intent(second, 1), intent(first, 2))
     for batch in (fork.whole(), fork.batch(5, 5), fork.batch(3, 4)):
-        with pytest.raises(PeerFault, match="chain|forked"):
+        with pytest.raises(PeerFault, match=r"chain|forked"):
             append_records(acme.linked, batch)
     assert held_journals(acme.linked) == {journal.journal_id: 4}
 
@@ -179,10 +179,11 @@ def test_batches_are_append_only_in_the_database(acme: Site, statement: str) -> 
     journal.write(intent(str(acme.session().pk), 1))
     append_records(acme.linked, journal.whole())
     table = JournalBatch._meta.db_table
-    with pytest.raises(DatabaseError, match="append-only"), transaction.atomic(), connection.cursor() as cursor:
+    with connection.cursor() as cursor:
         cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
         cursor.execute(f"ALTER TABLE {table} ENABLE TRIGGER refuse_truncate")
-        cursor.execute(statement.format(table))
+        with pytest.raises(DatabaseError, match="append-only"):
+            cursor.execute(statement.format(table))
 
 
 def test_batches_are_append_only_in_the_orm(acme: Site) -> None:

@@ -178,7 +178,7 @@ async def test_a_session_from_question_to_record(acme: Site) -> None:
         journal.write(opened(grant.session_id), intent(grant.session_id, 1), outcome(grant.session_id, 1))
         await worker.send(journal.whole())
         ack = await worker.receive(Ack)
-        session = await run(acme, lambda: AgentSession.objects.get())
+        session = await run(acme, AgentSession.objects.get)
         assert (str(session.pk), session.state, session.operation_count) == (grant.session_id, "live", 1)
         journal.write(closed(grant.session_id, 1))
         await worker.send(journal.batch(4, 4))
@@ -188,9 +188,9 @@ async def test_a_session_from_question_to_record(acme: Site) -> None:
     assert (grant.credential.username, grant.credential.secret.value) == ("gate", "acme-upstream-secret")
     assert (grant.policy.version, grant.tenant_id) == ("support@1", str(acme.tenant.pk))
     assert (ack.journal_id, ack.seq) == (journal.journal_id, 3)
-    session = await run(acme, lambda: AgentSession.objects.get())
+    session = await run(acme, AgentSession.objects.get)
     assert (session.state, session.client_address, session.client_name) == ("closed", "10.1.2.3:50000", "psql")
-    assert await run(acme, lambda: Operation.objects.count()) == 1
+    assert await run(acme, Operation.objects.count) == 1
 
 
 async def test_a_worker_that_comes_back_hears_what_is_held(acme: Site) -> None:
@@ -215,7 +215,7 @@ async def test_records_of_another_tenants_session_cut_the_link(acme: Site, globe
     async with signed_on(acme) as worker:
         await worker.send(journal.whole())
         assert await worker.closed_with() == CLOSE_FAULT
-    assert await run(globex, lambda: Operation.objects.count()) == 0
+    assert await run(globex, Operation.objects.count) == 0
 
 
 async def withdraw(site: Site, what: str, session: AgentSession) -> None:
@@ -241,7 +241,7 @@ async def test_what_is_withdrawn_ends_its_session_and_no_other(acme: Site, what:
     async with signed_on(acme) as worker:
         await worker.send(question(await agent_token(acme)))
         grant = await worker.receive(SessionGrant)
-        session = await run(acme, lambda: AgentSession.objects.get())
+        session = await run(acme, AgentSession.objects.get)
         if what in {"the session", "the token"}:
             await run(acme, acme.session)
         await withdraw(acme, what, session)
@@ -263,8 +263,8 @@ async def test_close_session_closes_the_row_of_this_worker_only(acme: Site, glob
         await worker.send(CloseSession(session_id=str(own.pk), reason="the target is down"))
         await worker.send(question("x"))
         await worker.receive(Refused)  # answered after what was sent before
-    assert (await run(acme, lambda: AgentSession.objects.get())).close_reason == "the target is down"
-    assert (await run(globex, lambda: AgentSession.objects.get())).state == "granted"
+    assert (await run(acme, AgentSession.objects.get)).close_reason == "the target is down"
+    assert (await run(globex, AgentSession.objects.get)).state == "granted"
 
 
 async def test_a_heartbeat_shows_on_the_worker(acme: Site) -> None:
