@@ -104,6 +104,11 @@ class ControlPlane:
         async with self.changed:
             await self.changed.wait_for(lambda: sum(isinstance(frame, kind) for frame in self.heard) >= times)
 
+    async def has_records(self, count: int) -> None:
+        """Return when so many records are held."""
+        async with self.changed:
+            await self.changed.wait_for(lambda: len(self.records) >= count)
+
     async def _note(self, frame: FromWorker) -> None:
         async with self.changed:
             self.heard.append(frame)
@@ -171,6 +176,8 @@ class ControlPlane:
                 await socket.send(encode(grant_or_refuse(frame)))
             case AppendRecords():
                 held = self.append(frame)
+                async with self.changed:
+                    self.changed.notify_all()
                 if self.cut_after_batches is not None:
                     self.cut_after_batches -= 1
                     if self.cut_after_batches < 0:
