@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from controlplane.supervisor.embedded import postgres_tool
 from tests.plugin.embedded import TargetPostgres
 from tests.proxyworker.postgres.gate import RunningGate, ScriptedControlPlane, credential_of, endpoint_of
 
@@ -22,3 +23,15 @@ def gate(tmp_path: Path, control: ScriptedControlPlane) -> Iterator[RunningGate]
     """A gate in front of the target."""
     with RunningGate(tmp_path, control) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def psql() -> str:
+    """The path of psql."""
+    return str(postgres_tool("psql"))
+
+
+@pytest.fixture(scope="session")
+def pgbench() -> str:
+    """The path of pgbench."""
+    return str(postgres_tool("pgbench"))

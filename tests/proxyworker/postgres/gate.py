@@ -12,6 +12,7 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -56,14 +57,21 @@ RecordT = TypeVar("RecordT", bound=Record)
 class RememberingJournal(Journal):
     """A journal that also keeps in memory what was appended."""
 
-    records: list[Record]
-    content: list[ContentPiece]
-
     def append(self, *records: Record, content: Sequence[ContentPiece] = ()) -> int:
         position = super().append(*records, content=content)
-        self.records = [*getattr(self, "records", ()), *records]
-        self.content = [*getattr(self, "content", ()), *content]
+        self.records.extend(records)
+        self.content.extend(content)
         return position
+
+    @cached_property
+    def records(self) -> list[Record]:
+        """Every record since the start."""
+        return []
+
+    @cached_property
+    def content(self) -> list[ContentPiece]:
+        """Every content piece since the start."""
+        return []
 
 
 @dataclass
