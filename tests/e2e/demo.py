@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import select
 import signal
 import socket
 import subprocess
@@ -37,7 +36,7 @@ class Demo:
     """A demo that is up. `told` is its demo.json."""
 
     home: Path
-    process: subprocess.Popen[str]
+    process: subprocess.Popen[bytes]
     told: dict[str, Any]
 
     def dsn(self, agent: str = "support-agent") -> str:
@@ -78,18 +77,20 @@ def running_demo(home: Path, port_base: int) -> Iterator[Demo]:
         for name, value in os.environ.items()
         if not name.startswith("NARROWGATE_") and name not in {"DATABASE_URL", "REDIS_URL", "DJANGO_SETTINGS_MODULE"}
     } | {"NARROWGATE_HOME": str(home), "NARROWGATE_PORT_BASE": str(port_base)}
-    with subprocess.Popen(
-        [sys.executable, "-m", "controlplane.supervisor"],
-        cwd=PROJECT,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    ) as process:
+    said = home.with_name(f"{home.name}.out")
+    with said.open("w") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "controlplane.supervisor"],
+            cwd=PROJECT,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+    with process:
         try:
-            said = _read_until(process, "Ctrl-C stops everything")
-            assert process.poll() is None, said
+            _await_banner(process, said)
             yield Demo(home, process, json.loads((home / "demo.json").read_text()))
             if process.poll() is None:
                 stop(process)
@@ -98,23 +99,19 @@ def running_demo(home: Path, port_base: int) -> Iterator[Demo]:
             process.kill()
 
 
-def stop(process: subprocess.Popen[str]) -> None:
+def _await_banner(process: subprocess.Popen[bytes], said: Path) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while "Ctrl-C stops everything" not in said.read_text():
+        assert process.poll() is None, said.read_text()
+        assert time.monotonic() < deadline, said.read_text()
+        time.sleep(0.1)
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
     """Press Ctrl-C. Raises `subprocess.TimeoutExpired` when it takes longer than `STOP_SECONDS`."""
     process.send_signal(signal.SIGINT)
     process.wait(STOP_SECONDS)
     assert process.returncode == 0
-
-
-def _read_until(process: subprocess.Popen[str], word: str) -> str:
-    """What it said, up to the word or its end; at most `START_SECONDS`."""
-    assert process.stdout is not None
-    os.set_blocking(process.stdout.fileno(), False)
-    deadline = time.monotonic() + START_SECONDS
-    said = ""
-    while word not in said and process.poll() is None and time.monotonic() < deadline:
-        select.select([process.stdout], [], [], 1.0)
-        said += process.stdout.read() or ""
-    return said
 
 
 def processes_of(home: Path) -> dict[int, str]:
