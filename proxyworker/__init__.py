@@ -7,7 +7,8 @@ It has no database and imports no Django model; all it knows comes over its link
     gate/         the stages every operation passes, one module each, none of which knows a protocol
     net/          listeners, TLS, upstream connections, tasks
     journal/      the write-ahead record on disk, and its shipping
-    link.py       the one outbound WebSocket to the control plane
+    link.py       the one outbound WebSocket to the control plane;  identity.py: the key that it signs on with
+    worker.py     the process, put together from its configuration (config.py)
     postgres/     the PostgreSQL protocol: how its messages become operations and pass the stages
 
 The data path, in order: listener, identify, decide, forward, record, release.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import stat
 from pathlib import Path
 from typing import Final
@@ -19,6 +18,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from proxyworker.contract import LINK_SIGNATURE_CONTEXT, LINK_VERSION, Authenticate, Challenge, Enrol, Secret
+from proxyworker.disk import write_whole
 from proxyworker.errors import IdentityError
 
 _KEY_FILE: Final = "identity.key"
@@ -56,9 +56,7 @@ class Identity:
     def enrolled(self, worker_id: str) -> None:
         """The control plane knows the key under this id. Raises `OSError`."""
         if worker_id != self.worker_id:
-            temporary = self._id_file.with_suffix(".new")
-            temporary.write_text(worker_id + "\n")
-            temporary.replace(self._id_file)
+            write_whole(self._id_file, f"{worker_id}\n".encode())
             self.worker_id = worker_id
 
     def _read_join_token(self) -> Secret:
@@ -94,15 +92,7 @@ def _read_or_make_key(path: Path) -> Ed25519PrivateKey:
 def _make_key(path: Path) -> Ed25519PrivateKey:
     key = Ed25519PrivateKey.generate()
     pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    temporary = path.with_suffix(".new")
-    temporary.unlink(missing_ok=True)
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        os.write(descriptor, pem)
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-    temporary.replace(path)
+    write_whole(path, pem)
     return key
 
 

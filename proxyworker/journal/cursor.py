@@ -8,8 +8,8 @@ from typing import Final
 import msgspec
 
 from proxyworker.contract import JOURNAL_VERSION
+from proxyworker.disk import write_whole
 from proxyworker.journal.errors import JournalError
-from proxyworker.journal.files import write_whole
 
 _NAME: Final = "cursor"
 

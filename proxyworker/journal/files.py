@@ -10,6 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
+from proxyworker.disk import sync_folder
 from proxyworker.journal.errors import JournalError
 
 #: Large enough that a roll is rare, small enough that preallocation is instant and recovery reads one whole.
@@ -60,27 +61,6 @@ def create_segment(path: Path, size_bytes: int) -> int:
         path.unlink()
         raise
     return descriptor
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the folder's entries durable. Raises `OSError`."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Replace the file's content: after a crash it is the old or the new. Mode 0600. Raises `OSError`."""
-    temporary = path.with_name(path.name + ".new")
-    temporary.touch(mode=0o600)
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    sync_folder(path.parent)
 
 
 class SpareSegment:

@@ -14,10 +14,10 @@ from typing import Final
 import zstandard
 
 from proxyworker.contract import MAX_SEGMENT_BYTES
+from proxyworker.disk import sync_folder
 from proxyworker.journal.content import CHUNK_BYTES, PIECE_HEAD_BYTES, encode_chunk, encode_header
 from proxyworker.journal.cursor import Cursor, OpenContent, SealedContent
 from proxyworker.journal.errors import JournalError
-from proxyworker.journal.files import sync_folder
 from proxyworker.journal.frames import ContentPiece
 
 #: A session that shows nothing for so long gets its segment sent off.

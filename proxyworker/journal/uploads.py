@@ -27,7 +27,7 @@ _log = structlog.get_logger(__name__)
 
 
 class Uploader:
-    """Asks for a place for each segment, puts it there, and tells; tries again with back-off for as long as it takes.
+    """Asks for a place for each segment, puts it there, and tells; tries again, ever later, for as long as it takes.
 
     `origin` is what a relative upload URL is relative to. `on_stored` is awaited for each segment that storage has.
     """
@@ -48,13 +48,14 @@ class Uploader:
         self._on_stored = on_stored
         #: Bounded by what the spool holds, which the journal's bound covers.
         self._queue: asyncio.Queue[SealedContent] = asyncio.Queue()
-        self._known: set[SealedContent] = set()
+        #: Every segment that was offered and isn't stored, with how often it has failed.
+        self._failures: dict[SealedContent, int] = {}
 
     def offer(self, segments: Iterable[SealedContent]) -> None:
         """These are to be stored; those already offered are not taken twice."""
         for segment in segments:
-            if segment not in self._known:
-                self._known.add(segment)
+            if segment not in self._failures:
+                self._failures[segment] = 0
                 self._queue.put_nowait(segment)
 
     async def run(self) -> None:
@@ -66,20 +67,24 @@ class Uploader:
     async def _upload_all(self) -> None:
         while True:
             segment = await self._queue.get()
-            retry_seconds = FIRST_RETRY_SECONDS
-            while not await self._try_upload(segment):
-                await asyncio.sleep(random.uniform(0, retry_seconds))  # noqa: S311 - jitter, not a secret
-                retry_seconds = min(2 * retry_seconds, MAX_RETRY_SECONDS)
-            await self._on_stored(segment)
-            self._known.discard(segment)
+            problem = await self._upload(segment)
+            if problem:
+                self._try_later(segment, problem)
+            else:
+                del self._failures[segment]
 
-    async def _try_upload(self, segment: SealedContent) -> bool:
-        path = self._path(segment)
+    def _try_later(self, segment: SealedContent, problem: str) -> None:
+        """Full jitter; meanwhile the others have their turn."""
+        self._failures[segment] += 1
+        ceiling = min(MAX_RETRY_SECONDS, FIRST_RETRY_SECONDS * 2 ** min(self._failures[segment], 10))
+        delay_seconds = random.uniform(0, ceiling)  # noqa: S311 - jitter, not a secret
+        asyncio.get_running_loop().call_later(delay_seconds, self._queue.put_nowait, segment)
+        _log.warning("content_not_stored", session=segment.session_id, index=segment.index, problem=problem)
+
+    async def _upload(self, segment: SealedContent) -> str:
+        """What kept the segment from being stored, or "". Says nothing of the upload's URL, which is signed."""
         try:
-            data = await asyncio.to_thread(path.read_bytes)
-        except FileNotFoundError:  # stored before the last restart; the cursor could not say so any more
-            return True
-        try:
+            data = await asyncio.to_thread(self._path(segment).read_bytes)
             ticket = await self._link.request_upload(
                 session_id=segment.session_id,
                 index=segment.index,
@@ -90,13 +95,13 @@ class Uploader:
                 response = await self._client.put(
                     self._origin.join(ticket.url), content=data, headers=ticket.headers, timeout=UPLOAD_SECONDS
                 )
-                response.raise_for_status()
-        except httpx.HTTPStatusError as error:
-            return self._note_failure(segment, f"HTTP {error.response.status_code}")
-        except (LinkError, httpx.HTTPError) as error:  # neither text is shown: it may hold the signed URL
-            return self._note_failure(segment, type(error).__name__)
-        return True
-
-    def _note_failure(self, segment: SealedContent, problem: str) -> bool:
-        _log.warning("content_not_stored", session=segment.session_id, index=segment.index, problem=problem)
-        return False
+                if not response.is_success:
+                    return f"HTTP {response.status_code}"
+            await self._on_stored(segment)
+        except FileNotFoundError:  # stored before the last restart; the cursor could not say so any more
+            return ""
+        except LinkError as error:
+            return str(error)
+        except (OSError, httpx.HTTPError, httpx.InvalidURL) as error:
+            return type(error).__name__
+        return ""

@@ -77,6 +77,10 @@ class ControlPlane:
     links: list[ServerConnection] = field(default_factory=list)
     #: Batches after which the link is cut: appended, but not acknowledged.
     cut_after_batches: int | None = None
+    #: Batches that are answered with what was held before: as if they had not come.
+    ignored_batches: int = 0
+    #: Segments that are refused for good.
+    refused_segments: set[tuple[str, int]] = field(default_factory=set)
     #: Uploads that fail before one succeeds.
     failing_uploads: int = 0
     #: An `OpenSession` for this target is not answered until `answer_now` is set.
@@ -175,7 +179,11 @@ class ControlPlane:
                     await self.answer_now.wait()
                 await socket.send(encode(grant_or_refuse(frame)))
             case AppendRecords():
-                held = self.append(frame)
+                if self.ignored_batches:
+                    self.ignored_batches -= 1
+                    held = self.journals.setdefault(frame.journal_id, HeldJournal())
+                else:
+                    held = self.append(frame)
                 async with self.changed:
                     self.changed.notify_all()
                 if self.cut_after_batches is not None:
@@ -185,6 +193,10 @@ class ControlPlane:
                         await socket.close(1012)
                         return
                 await socket.send(encode(Ack(request_id=frame.request_id, journal_id=frame.journal_id, seq=held.seq)))
+            case RequestUpload() if (frame.session_id, frame.index) in self.refused_segments:
+                await socket.send(
+                    encode(Refused(request_id=frame.request_id, code=RefusalCode.DENIED, reason="another is kept"))
+                )
             case RequestUpload():
                 there = (frame.session_id, frame.index) in self.segments
                 url = "" if there else f"/segments/{frame.session_id}/{frame.index}/{frame.sha256.hex()}"

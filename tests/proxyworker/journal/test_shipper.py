@@ -199,6 +199,31 @@ async def test_an_upload_that_fails_is_tried_again(control_plane: ControlPlane, 
     assert control_plane.failing_uploads == 0
 
 
+async def test_segments_that_are_refused_do_not_hold_up_the_others(control_plane: ControlPlane, start: Start) -> None:
+    refused = {(session_id(number), 0) for number in range(uploads.WORKERS + 1)}
+    control_plane.refused_segments |= refused
+    async with start() as worker:
+        for session, _ in refused:
+            statement(worker.journal, session, 1)
+            worker.journal.append(closed(session, 1))
+        statement(worker.journal, session_id(50), 1)
+        worker.journal.append(closed(session_id(50), 1))
+        await until(lambda: (session_id(50), 0) in control_plane.segments)
+        control_plane.refused_segments.clear()
+        await until(lambda: set(control_plane.segments) >= refused)
+
+
+async def test_what_is_acknowledged_only_in_part_is_sent_on_from_there(
+    control_plane: ControlPlane, start: Start
+) -> None:
+    control_plane.ignored_batches = 3
+    async with start() as worker:
+        for op in range(1, 60):
+            statement(worker.journal, ALICE, op)
+        await worker.shipper.wait_acknowledged(worker.journal.seq)
+        assert operations(control_plane.records) == expected_operations(ALICE, range(1, 60))
+
+
 async def test_a_control_plane_that_fell_back_to_what_the_cursor_knows_gets_the_rest_again(
     control_plane: ControlPlane, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
