@@ -22,13 +22,17 @@ class PolicySerializer(TenantModelSerializer):
     """A policy; `rules` and `version` are what is published now."""
 
     version = serializers.IntegerField(source="current.number", read_only=True, allow_null=True, default=None)
-    rules = serializers.JSONField(source="current.rules", read_only=True, default=list)
+    rules = serializers.SerializerMethodField()
 
     class Meta(TenantModelSerializer.Meta):
         model = Policy
         fields: ClassVar[list[str]] = [
             "id", "tenant", "name", "description", "is_active", "version", "rules", "created_at", "updated_at"
         ]  # fmt: skip
+
+    def get_rules(self, policy: Policy) -> list[dict[str, Any]]:
+        """Empty while nothing is published."""
+        return [] if policy.current is None else list(policy.current.rules)
 
     def save_row(self, row: Policy, *, acting_user: Any) -> None:
         """By the action."""

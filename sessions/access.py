@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
-from django.db.models import Exists, OuterRef, Q
+from django.db.models import Exists, OuterRef, Q, QuerySet
 from django.db.models.functions import Substr
 
 from accounts.models import AgentToken
-from sessions.models import AgentSession, SessionState
+from sessions.models import AgentSession, Operation, SessionState
 from targets.access import find_worker
 
 #: What an agent is told when a right was taken away, not the session.
@@ -37,3 +37,17 @@ def standing_of(worker_id: UUID, *, public_key: bytes) -> Standing:
     ending = Q(end_requested_at__isnull=False) | withdrawn
     rows = unfinished.exclude(state=SessionState.CLOSED).filter(ending).values_list("pk", "end_reason")
     return Standing(is_welcome=True, to_end={str(pk): reason or _NO_LONGER_ALLOWED for pk, reason in rows})
+
+
+def statements_of(session: AgentSession, *, containing: str = "", status: str = "") -> QuerySet[Operation]:
+    """The session's operations in their order, narrowed by a word of the text and by status."""
+    operations: QuerySet[Operation] = Operation.objects.filter(session=session).order_by("op")
+    if containing:
+        operations = operations.filter(text__icontains=containing)
+    return operations.filter(status=status) if status else operations
+
+
+def sessions_with_statement(containing: str) -> QuerySet[Operation, Any]:
+    """The ids of the sessions in scope in which a statement holds this text."""
+    found: QuerySet[Operation, Any] = Operation.objects.filter(text__icontains=containing).values("session_id")
+    return found

@@ -141,6 +141,11 @@ class Operation(models.Model):
     def __str__(self) -> str:
         return f"{self.session_id}/{self.op}"
 
+    @property
+    def is_cut(self) -> bool:
+        """True when `text` is only the statement's beginning."""
+        return len(self.text.encode()) < self.text_bytes
+
 
 class Journal(TenantOwned):
     """A worker's journal, and how much of it is held here. The row is what an ingest locks."""

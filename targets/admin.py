@@ -88,7 +88,8 @@ class CredentialForm(forms.ModelForm):  # type: ignore[type-arg]  # not subscrip
 
     class Meta:
         model = Credential
-        fields = ("tenant", "target", "username")
+        # The page adds what needs a scope to choose from.
+        fields = ("username",)
 
 
 @admin.register(Credential)

@@ -133,7 +133,7 @@ class WorkerViewSet(EditableTenantViewSet):
 
     model = ProxyWorker
     serializer_class = WorkerSerializer
-    http_method_names: ClassVar[list[str]] = ["get", "patch", "head", "options"]
+    http_method_names = ["get", "patch", "head", "options"]
     filterset_fields: ClassVar[list[str]] = ["name", "is_active", "tenant__slug"]
     ordering_fields: ClassVar[list[str]] = ["name", "enrolled_at", "last_seen_at"]
 
