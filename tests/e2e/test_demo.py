@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -43,8 +44,12 @@ def demo(home: Path, port_base: int) -> Iterator[Demo]:
         yield demo
 
 
-def _statements(demo: Demo) -> list[str]:
-    return [operation["text"] for operation in demo.api("operations/", page_size="100")["results"]]
+def _is_recorded(demo: Demo, text: str) -> bool:
+    return any(text in operation["text"] for operation in demo.api("operations/", page_size="100")["results"])
+
+
+def _has_returned(demo: Demo, child: str, killed: int) -> bool:
+    return demo.pid(child) != killed and demo.query(f"SELECT 'after {child}'") == [(f"after {child}",)]
 
 
 def test_what_psql_and_psycopg_did_is_on_record(demo: Demo) -> None:
@@ -52,7 +57,7 @@ def test_what_psql_and_psycopg_did_is_on_record(demo: Demo) -> None:
     assert (by_psql.stdout, by_psql.stderr) == (f"{CUSTOMERS}\n", "")
     assert demo.query("SELECT count(*) AS by_psycopg FROM customers") == [(CUSTOMERS,)]
     for word in ("by_psql", "by_psycopg"):
-        eventually(lambda word=word: any(word in text for text in _statements(demo)))  # type: ignore[misc]
+        eventually(partial(_is_recorded, demo, word))
     session = demo.api("sessions/")["results"][0]
     assert session["target"]["name"] == "shop"
 
@@ -74,22 +79,21 @@ def test_an_agent_that_no_rule_lets_through_is_told_so(demo: Demo) -> None:
 def test_a_stop_leaves_no_process_and_a_start_keeps_the_record(home: Path, port_base: int) -> None:
     with running_demo(home, port_base) as demo:
         demo.query("SELECT 'before the stop'")
-        eventually(lambda: any("before the stop" in text for text in _statements(demo)))
+        eventually(partial(_is_recorded, demo, "before the stop"))
         stop(demo.process)
         assert processes_of(home) == {}
         assert not (home / "demo.json").exists()
     with running_demo(home, port_base) as demo:
-        assert any("before the stop" in text for text in _statements(demo))
+        assert _is_recorded(demo, "before the stop")
 
 
 def test_every_child_that_is_killed_comes_back_and_the_record_goes_on(demo: Demo) -> None:
     for child in CHILDREN:
         killed = demo.pid(child)
         os.kill(killed, signal.SIGKILL)
-        eventually(lambda child=child, killed=killed: demo.pid(child) != killed)  # type: ignore[misc]
-        eventually(lambda child=child: demo.query(f"SELECT 'after {child}'") != [])  # type: ignore[misc]
+        eventually(partial(_has_returned, demo, child, killed))
     for child in CHILDREN:
-        eventually(lambda child=child: any(f"after {child}" in text for text in _statements(demo)))  # type: ignore[misc]
+        eventually(partial(_is_recorded, demo, f"after {child}"))
 
 
 def test_a_killed_supervisor_does_not_block_the_next_start(home: Path, port_base: int) -> None:
@@ -132,7 +136,7 @@ def test_the_target_s_password_and_the_agent_s_token_appear_nowhere(demo: Demo) 
     demo.query("SELECT * FROM customers LIMIT 10")
     with pytest.raises(psycopg.OperationalError):
         psycopg.connect(demo.dsn("intern-agent"))
-    eventually(lambda: any("LIMIT 10" in text for text in _statements(demo)))
+    eventually(partial(_is_recorded, demo, "LIMIT 10"))
     layout = read_layout(
         {"NARROWGATE_HOME": str(demo.home), "NARROWGATE_PORT_BASE": str(demo.told["gate"]["port"] - 1)}
     )
