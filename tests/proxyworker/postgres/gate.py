@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import trustme
 import uvloop
@@ -95,7 +95,9 @@ class ScriptedControlPlane:
                 Refused(0, RefusalCode.BAD_CREDENTIAL, "the token is not known or has expired", "Get a new token.")
             )
         if target != self.endpoint.name:
-            raise SessionRefused(Refused(0, RefusalCode.NO_SUCH_TARGET, f"no target {target} for you", "Check the name."))
+            raise SessionRefused(
+                Refused(0, RefusalCode.NO_SUCH_TARGET, f"no target {target} for you", "Check the name.")
+            )
         return SessionGrant(
             request_id=1,
             session_id=str(uuid.uuid4()),
@@ -132,7 +134,7 @@ class RunningGate:
         self.services: Services
         self.journal: RememberingJournal
 
-    def __enter__(self) -> RunningGate:
+    def __enter__(self) -> Self:
         self._thread.start()
         assert self._started.wait(PATIENCE_SECONDS)
         if self._failure is not None:

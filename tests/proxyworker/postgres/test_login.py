@@ -199,6 +199,10 @@ def test_the_target_is_never_told_the_agents_user_or_token(target_postgres: Targ
 
 def test_psql_reads_the_ca_file_and_runs(gate: RunningGate, psql: str) -> None:
     done = subprocess.run(
-        [psql, gate.dsn(), "-AtX", "-c", "SELECT 'psql is here'"], capture_output=True, text=True, timeout=30, check=True
+        [psql, gate.dsn(), "-AtX", "-c", "SELECT 'psql is here'"],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
     )
     assert done.stdout == "psql is here\n"
