@@ -75,11 +75,19 @@ def _django_errors(error: ValidationError) -> Iterator[dict[str, str]]:
 def _rest_errors(detail: Any, path: str = "") -> Iterator[dict[str, str]]:
     if isinstance(detail, Mapping):
         for key, inner in detail.items():
-            name = "" if key == "non_field_errors" else str(key)
-            yield from _rest_errors(inner, ".".join(part for part in (path, name) if part))
+            yield from _rest_errors(inner, _joined(path, key))
     elif isinstance(detail, list):
         for index, inner in enumerate(detail):
             nested = isinstance(inner, Mapping | list)
             yield from _rest_errors(inner, f"{path}[{index}]" if nested else path)
     else:
         yield {"field": path, "problem": str(detail)}
+
+
+def _joined(path: str, key: object) -> str:
+    """`rules`, 0, `agent` → `rules[0].agent`."""
+    if isinstance(key, int):
+        return f"{path}[{key}]"
+    if key == "non_field_errors":
+        return path
+    return f"{path}.{key}" if path else str(key)
