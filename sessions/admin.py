@@ -59,9 +59,10 @@ class EndForm(forms.Form):
 class AgentSessionAdmin(ReadOnlyTenantAdmin):
     """Sessions: who was on which target, when, from where, and each statement."""
 
+    change_form_outer_before_template = "agent_sessions/summary.html"
     change_form_outer_after_template = "agent_sessions/timeline.html"
     list_display = (
-        "granted_at", "state_label", "agent", "target", "operation_count", "lasted", "client_address", "client_name",
+        "when", "state_label", "agent", "target", "operation_count", "lasted", "client_address", "client_name",
         "rule", "tenant",
     )  # fmt: skip
     list_filter = (
@@ -79,21 +80,13 @@ class AgentSessionAdmin(ReadOnlyTenantAdmin):
     ordering = ("-granted_at",)
     date_hierarchy = "granted_at"
     actions_detail = ("end",)
-    readonly_fields = ("state_label", "lasted", "on_behalf_of", "authenticated_by", "tls")
-    fieldsets = (
-        (None, {"fields": (("agent", "target", "state_label"), ("granted_at", "lasted", "close_reason"))}),
-        (
-            "From where",
-            {"fields": (("client_address", "client_name", "tls"), ("worker", "protocol", "tenant"))},
-        ),
-        (
-            "By what right",
-            {"fields": (("authenticated_by", "on_behalf_of", "expires_at"), ("rule", "policy_version", "end_reason"))},
-        ),
-    )
 
     class Media:
         css = {"all": ("agent_sessions/timeline.css",)}
+
+    def get_fieldsets(self, _request: HttpRequest, _obj: Any = None) -> Any:
+        """None: the templates show everything, and there is nothing to fill in."""
+        return ()
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
@@ -118,7 +111,8 @@ class AgentSessionAdmin(ReadOnlyTenantAdmin):
             statements = statements_of(session, containing=query, status=status)
             extra_context = {
                 **(extra_context or {}),
-                "title": f"{session.agent} on {session.target}",
+                "session_state": self.state_label(session),
+                "session_lasted": self.lasted(session),
                 "statements": Paginator(statements, STATEMENTS_PER_PAGE).get_page(request.GET.get("page")),
                 "statement_query": query,
                 "statement_status": status,
@@ -157,6 +151,11 @@ class AgentSessionAdmin(ReadOnlyTenantAdmin):
             is_dangerous=True,
         )
 
+    @display(description="when (UTC)", ordering="granted_at")
+    def when(self, session: AgentSession) -> str:
+        """To the second."""
+        return f"{session.granted_at:%Y-%m-%d %H:%M:%S}"
+
     @display(description="state", ordering="state", label=STATE_LABELS)
     def state_label(self, session: AgentSession) -> str:
         """The state, or that it is about to end."""
@@ -172,27 +171,12 @@ class AgentSessionAdmin(ReadOnlyTenantAdmin):
             return "still open"
         return duration(int((session.closed_at - session.opened_at).total_seconds() * 1_000_000))
 
-    @display(description="on behalf of")
-    def on_behalf_of(self, session: AgentSession) -> str:
-        """The person, where known."""
-        return str(session.principal.get("on_behalf_of") or "—")
-
-    @display(description="authenticated by")
-    def authenticated_by(self, session: AgentSession) -> str:
-        """How, and by which token or trust."""
-        return f"{session.principal.get('authenticated_by', '')} ({session.credential_id})"
-
-    @display(description="TLS")
-    def tls(self, session: AgentSession) -> str:
-        """Version and cipher."""
-        return f"{session.tls_version} {session.tls_cipher}".strip() or "none"
-
 
 @admin.register(Operation)
 class OperationAdmin(ReadOnlyTenantAdmin):
     """Statements of all sessions, to search in."""
 
-    list_display = ("at", "status_label", "agent", "target", "excerpt", "kind", "rows", "took", "error_code")
+    list_display = ("when", "status_label", "agent", "target", "excerpt", "kind", "rows", "took", "error_code")
     list_filter = (
         ("status", ChoicesDropdownFilter),
         ("at", RangeDateTimeFilter),
@@ -214,6 +198,11 @@ class OperationAdmin(ReadOnlyTenantAdmin):
     readonly_fields = (
         "session_link", "statement", "status_label", "took", "text_digest", "content_digest", "content_in_digest"
     )  # fmt: skip
+
+    @display(description="when (UTC)", ordering="at")
+    def when(self, operation: Operation) -> str:
+        """To the millisecond."""
+        return f"{operation.at:%Y-%m-%d %H:%M:%S.%f}"[:-3]
 
     @display(description="status", ordering="status", label=STATUS_LABELS)
     def status_label(self, operation: Operation) -> str:
@@ -340,7 +329,7 @@ class ContentSegmentAdmin(ReadOnlyTenantAdmin):
     list_display = ("created_at", "session", "index", "size_bytes", "digest", "tenant")
     list_filter = (("created_at", RangeDateTimeFilter), ("tenant", AutocompleteSelectFilter))
     list_filter_submit = True
-    list_select_related = ("tenant",)
+    list_select_related = ("tenant", "session__agent", "session__target")
     search_fields = ("session__id",)
     ordering = ("-created_at",)
     fields = ("tenant", "session", "index", "size_bytes", "digest", "storage_name", "created_at")

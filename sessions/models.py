@@ -76,7 +76,7 @@ class AgentSession(TenantOwned):
         ]
 
     def __str__(self) -> str:
-        return f"{self.pk}"
+        return f"{self.agent} on {self.target}"
 
 
 class OperationStatus(models.TextChoices):
