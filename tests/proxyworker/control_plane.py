@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 
-from policies.engine import Policy, Principal
+from policies.engine import Effect, Policy, Principal, Rule
 from proxyworker.contract import (
     LINK_SIGNATURE_CONTEXT,
     LINK_VERSION,
@@ -35,13 +35,17 @@ from proxyworker.contract import (
     FromWorker,
     Heartbeat,
     OpenSession,
+    OperationIntent,
+    OperationOutcome,
     Record,
     RefusalCode,
     Refused,
     RequestUpload,
     Secret,
+    SessionClosed,
     SessionGrant,
     SessionLimits,
+    SessionOpened,
     TargetEndpoint,
     TlsMode,
     UploadTicket,
@@ -87,6 +91,8 @@ class ControlPlane:
     slow_target: str = "slow"
     answer_now: asyncio.Event = field(default_factory=asyncio.Event)
     changed: asyncio.Condition = field(default_factory=asyncio.Condition)
+    #: Where granted sessions lead.
+    target_port: int = 5432
     port: int = 0
     upload_port: int = 0
 
@@ -112,6 +118,15 @@ class ControlPlane:
         """Return when so many records are held."""
         async with self.changed:
             await self.changed.wait_for(lambda: len(self.records) >= count)
+
+    async def is_settled(self) -> None:
+        """Return when everything on record has its end on record."""
+        async with self.changed:
+            await self.changed.wait_for(lambda: self._unsettled() == 0)
+
+    def _unsettled(self) -> int:
+        begun = sum(isinstance(record, OperationIntent | SessionOpened) for record in self.records)
+        return begun - sum(isinstance(record, OperationOutcome | SessionClosed) for record in self.records)
 
     async def _note(self, frame: FromWorker) -> None:
         async with self.changed:
@@ -177,7 +192,7 @@ class ControlPlane:
             case OpenSession():
                 if frame.target == self.slow_target:
                     await self.answer_now.wait()
-                await socket.send(encode(grant_or_refuse(frame)))
+                await socket.send(encode(grant_or_refuse(frame, target_port=self.target_port)))
             case AppendRecords():
                 if self.ignored_batches:
                     self.ignored_batches -= 1
@@ -231,7 +246,7 @@ def _decode(data: str | bytes) -> FromWorker:
     return decode_from_worker(data)
 
 
-def grant_or_refuse(question: OpenSession) -> SessionGrant | Refused:
+def grant_or_refuse(question: OpenSession, *, target_port: int) -> SessionGrant | Refused:
     """The target "secret" is refused, every other granted."""
     if question.target == "secret":
         return Refused(
@@ -247,12 +262,12 @@ def grant_or_refuse(question: OpenSession) -> SessionGrant | Refused:
             name=question.target,
             protocol=question.protocol,
             host="127.0.0.1",
-            port=5432,
+            port=target_port,
             database="shop",
             tls_mode=TlsMode.DISABLE,
         ),
         credential=UpstreamCredential(username="shop", secret=Secret("target-password")),
-        policy=Policy(version="test@1"),
+        policy=Policy(version="test@1", rules=(Rule("all", Effect.ALLOW, ("*",), ("*",)),)),
         limits=SessionLimits(),
         expires_at=2_000_000_000.0,
     )

@@ -1,13 +1,20 @@
-"""An environment in which a worker starts."""
+"""A worker as a process, and an environment in which it starts."""
 
 from __future__ import annotations
 
+import asyncio
+import os
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
 import trustme
 
-from tests.proxyworker.control_plane import JOIN_TOKEN
+from tests.proxyworker.control_plane import JOIN_TOKEN, ControlPlane
+
+RunWorker = Callable[..., Awaitable[Process]]
 
 
 @pytest.fixture
@@ -26,3 +33,38 @@ def environ(tmp_path: Path, unused_tcp_port: int) -> dict[str, str]:
         "NARROWGATE_TLS_CERT_FILE": str(tmp_path / "gate.pem"),
         "NARROWGATE_TLS_KEY_FILE": str(tmp_path / "gate.pem"),
     }
+
+
+@pytest.fixture
+async def run_worker(environ: dict[str, str], control_plane: ControlPlane) -> AsyncIterator[RunWorker]:
+    """Starts a worker; kills, at the end, what still runs."""
+    processes: list[Process] = []
+
+    async def run(**settings: str) -> Process:
+        environment = {
+            "PATH": os.environ["PATH"],
+            **environ,
+            "NARROWGATE_LINK_URL": control_plane.url,
+            **settings,
+        }
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "proxyworker", env=environment, stderr=PIPE, stdout=PIPE
+        )
+        processes.append(process)
+        return process
+
+    yield run
+    for process in processes:
+        if process.returncode is None:
+            process.kill()
+        await process.communicate()
+
+
+async def until_logged(process: Process, *events: bytes) -> None:
+    """Return when the worker has logged all of these."""
+    assert process.stderr is not None
+    missing = set(events)
+    while missing:
+        line = await process.stderr.readline()
+        assert line, f"the worker ended without {missing}"
+        missing = {event for event in missing if event not in line}

@@ -3,53 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import socket
 import ssl
-import sys
-from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-
-import pytest
 
 from proxyworker.contract import Enrol, Heartbeat, JournalOpened
 from tests.proxyworker.control_plane import JOIN_TOKEN, ControlPlane
-
-RunWorker = Callable[..., Awaitable[Process]]
-
-
-@pytest.fixture
-async def run_worker(environ: dict[str, str], control_plane: ControlPlane) -> AsyncIterator[RunWorker]:
-    """Starts a worker; kills, at the end, what still runs."""
-    processes: list[Process] = []
-
-    async def run(**settings: str) -> Process:
-        environment = {
-            "PATH": os.environ["PATH"],
-            **environ,
-            "NARROWGATE_LINK_URL": control_plane.url,
-            **settings,
-        }
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "proxyworker", env=environment, stderr=PIPE, stdout=PIPE
-        )
-        processes.append(process)
-        return process
-
-    yield run
-    for process in processes:
-        if process.returncode is None:
-            process.kill()
-        await process.communicate()
-
-
-async def until_listening(environ: dict[str, str], process: Process) -> None:
-    """Return when the worker says so."""
-    assert process.stderr is not None
-    while b"listening" not in await process.stderr.readline():
-        assert not process.stderr.at_eof()
+from tests.proxyworker.process.conftest import RunWorker, until_logged
 
 
 async def test_a_worker_signs_on_ships_its_first_record_and_stops_when_told(
@@ -83,7 +44,7 @@ async def test_a_worker_without_a_control_plane_listens_and_stops_when_told(
     run_worker: RunWorker, environ: dict[str, str]
 ) -> None:
     worker = await run_worker(NARROWGATE_LINK_URL="ws://127.0.0.1:9/link/v1/")
-    await until_listening(environ, worker)
+    await until_logged(worker, b"listening")
     worker.send_signal(signal.SIGINT)
     await worker.communicate()
     assert worker.returncode == 0
@@ -105,7 +66,7 @@ async def test_what_a_worker_can_not_use_ends_it_with_status_2_and_one_line(
 
 async def test_two_workers_can_not_share_a_state_folder(run_worker: RunWorker, environ: dict[str, str]) -> None:
     first = await run_worker()
-    await until_listening(environ, first)
+    await until_logged(first, b"listening")
     second = await run_worker()
     _, log = await second.communicate()
     assert second.returncode == 2
@@ -116,7 +77,7 @@ async def test_agents_meet_the_gate_s_certificate_whatever_the_link_does(
     run_worker: RunWorker, environ: dict[str, str], tmp_path: Path
 ) -> None:
     worker = await run_worker(NARROWGATE_LINK_URL="ws://127.0.0.1:9/link/v1/")
-    await until_listening(environ, worker)
+    await until_logged(worker, b"listening")
     host, _, port = environ["NARROWGATE_POSTGRES_LISTEN"].partition(":")
     certificate = await asyncio.to_thread(_certificate_of, host, int(port))
     assert certificate in (tmp_path / "gate.pem").read_text()
