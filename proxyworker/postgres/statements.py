@@ -11,11 +11,13 @@ from functools import lru_cache
 from typing import Final
 
 from pglast import ast, parse_sql
+from pglast.enums import DiscardMode
 from pglast.parser import ParseError, parse_sql_json
 
 #: Texts whose classification is kept. With literals in the text every statement is new; the cache must stay small.
 CLASSIFIED_TEXTS: Final = 4_096
-#: A longer text is a write: parsing it would cost more than waiting for the disk does.
+#: A longer text is not parsed: it would cost more than waiting for the disk does. And 64 KB are enough for an
+#: expression that nests 30,000 deep, with which pglast's tree overflows the C stack and takes the process with it.
 MAX_CLASSIFIED_BYTES: Final = 16 * 1024
 
 #: Functions of pg_catalog without effects. Unqualified names find pg_catalog first.
@@ -28,8 +30,8 @@ _PURE_FUNCTIONS: Final = frozenset(
     """.split()  # noqa: SIM905 - a list of words reads better
 )
 _STATEMENT: Final = re.compile(r'"([A-Za-z]+Stmt)":')
-_FUNCTION: Final = re.compile(r'"funcname":\[(.*?)\]')
-_NAME_PART: Final = re.compile(r'"sval":"([^"\\]*)"')
+_FUNCTION: Final = re.compile(r'"funcname":\[((?:[^"\]]|"(?:[^"\\]|\\.)*")*)\]')
+_NAME_PART: Final = re.compile(r'"sval":"((?:[^"\\]|\\.)*)"')
 _HARMLESS_STATEMENTS: Final = frozenset({"SelectStmt", "VariableShowStmt"})
 
 _NAMES_MAY_CHANGE: Final = re.compile(rb"\b(?:prepare|deallocate|discard)\b", re.IGNORECASE)
@@ -77,6 +79,8 @@ def name_changes(text: bytes) -> tuple[NameChange, ...]:
     """
     if _NAMES_MAY_CHANGE.search(text) is None:
         return ()
+    if len(text) > MAX_CLASSIFIED_BYTES:
+        return (NameChange(None, None),)
     try:
         statements = parse_sql(text.decode())
     except (ParseError, UnicodeDecodeError, ValueError):
@@ -88,6 +92,6 @@ def name_changes(text: bytes) -> tuple[NameChange, ...]:
             changes.append(NameChange((statement.name or "").encode(), text))
         elif isinstance(statement, ast.DeallocateStmt):
             changes.append(NameChange(statement.name.encode() if statement.name else None, None))
-        elif isinstance(statement, ast.DiscardStmt):
+        elif isinstance(statement, ast.DiscardStmt) and statement.target == DiscardMode.DISCARD_ALL:
             changes.append(NameChange(None, None))
     return tuple(changes)
