@@ -40,6 +40,9 @@ NEGOTIATE_VERSION: Final = ord("v")
 AUTH_OK: Final = b"R\x00\x00\x00\x08\x00\x00\x00\x00"
 AUTH_CLEARTEXT: Final = b"R\x00\x00\x00\x08\x00\x00\x00\x03"
 
+#: Digits of a row count: nothing has a quadrillion rows, and a sum of such counts still fits 64 bits.
+MAX_ROW_DIGITS: Final = 15
+
 #: Transaction states in ReadyForQuery.
 IDLE: Final = ord("I")
 
@@ -165,9 +168,9 @@ def parse_sasl_mechanisms(body: bytes) -> tuple[str, ...]:
 
 
 def rows_of_tag(tag: str) -> int:
-    """The row count at the end of a command tag, 0 where it has none."""
+    """The row count at the end of a command tag, 0 where it has none that a server could mean."""
     last = tag.rpartition(" ")[2]
-    return int(last) if last.isascii() and last.isdigit() else 0
+    return int(last) if len(last) <= MAX_ROW_DIGITS and last.isascii() and last.isdigit() else 0
 
 
 def _clean(text: str) -> str:

@@ -93,7 +93,7 @@ def _parse_parameters(protocol: int, body: bytes) -> StartupMessage:
     # Names and values, each NUL-terminated, and a NUL at the end.
     if not body.endswith(b"\x00\x00") and body != b"\x00":
         raise MalformedStartup("a startup packet that is not terminated")
-    parts = body[:-2].split(b"\x00") if len(body) > 2 else []
+    parts = body[:-2].split(b"\x00") if len(body) > 1 else []
     if len(parts) % 2:
         raise MalformedStartup("a startup parameter without a value")
     parameters: dict[str, str] = {}
