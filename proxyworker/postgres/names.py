@@ -84,9 +84,10 @@ class Names:
         """Whether a Bind of this name may fail because the name is taken."""
         return name != UNNAMED and name in self._portals
 
-    def drop_portal(self, name: bytes) -> None:
-        """The portal is closed."""
-        self._portals.pop(name, None)
+    def drop_portal(self, name: bytes, only: Statement | None = None) -> None:
+        """The portal is closed; with `only`, if it runs that."""
+        if only is None or self._portals.get(name) is only:
+            self._portals.pop(name, None)
 
     def portal(self, name: bytes) -> Statement:
         """What the portal runs; one not made here is a cursor that SQL declared."""

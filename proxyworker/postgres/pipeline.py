@@ -22,6 +22,7 @@ from collections.abc import Callable
 from enum import IntEnum
 from typing import Final
 
+from proxyworker.contract import OutcomeStatus
 from proxyworker.gate.record import RecordedOperation
 from proxyworker.postgres.errors import TargetBrokeProtocol
 from proxyworker.wire.postgres import backend
@@ -223,7 +224,7 @@ class Pipeline:
         if not self._expected or self._expected[0].step not in (Step.QUERY, Step.FUNCTION, Step.SYNC):
             raise TargetBrokeProtocol("a ReadyForQuery that nothing asked for")
         operation = self._expected[0].operation
-        self._done(succeeded=operation is None or not operation.error_code)
+        self._done(succeeded=operation is None or operation.status is OutcomeStatus.OK)
 
     def _error(self, data: bytes, start: int, end: int) -> None:
         error = backend.parse_error(data, start, end)
@@ -253,7 +254,8 @@ class Pipeline:
         operation = expected.operation
         if operation is not None:
             operation.outstanding -= 1
-            if operation.outstanding == 0:
+            # A Parse that is skipped at once ends its operation before the Bind that claims it ends it again.
+            if operation.outstanding == 0 and self.finished[-1:] != [operation]:
                 self.finished.append(operation)
         if expected.on_done is not None and not expected.is_settled:
             expected.on_done(succeeded)

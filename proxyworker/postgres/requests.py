@@ -14,7 +14,7 @@ from proxyworker.contract import OutcomeStatus
 from proxyworker.postgres.errors import INSUFFICIENT_PRIVILEGE, PROGRAM_LIMIT_EXCEEDED
 from proxyworker.postgres.names import UNNAMED, Names, Statement
 from proxyworker.postgres.pipeline import Expected, Pipeline, Step
-from proxyworker.postgres.statements import is_read, name_changes
+from proxyworker.postgres.statements import NameChange, is_read, name_changes
 from proxyworker.wire.postgres import backend, frontend
 from proxyworker.wire.postgres.errors import MalformedMessage
 
@@ -133,7 +133,7 @@ class Requests:
         else:
             self._set_statement(message, statement)
             expected = Expected(
-                Step.PARSE, on_done=lambda ok: None if ok else self._names.drop_statement(message.statement, statement)
+                Step.PARSE, on_done=self._unless(lambda: self._names.drop_statement(message.statement, statement))
             )
         self._pipeline.push(expected)
         self._loose.append(_LooseParse(message.statement, statement, decision, [expected]))
@@ -158,7 +158,8 @@ class Requests:
             on_done = self._barrier(lambda: self._names.set_portal(message.portal, statement))
         else:
             self._names.set_portal(message.portal, statement)
-            on_done = None
+            # If it fails, SQL may give the name to a cursor: better not to know its text than to know a wrong one.
+            on_done = self._unless(lambda: self._names.drop_portal(message.portal, statement))
         self._pipeline.push(Expected(Step.BIND, operation, on_done=on_done))
         return True
 
@@ -258,19 +259,32 @@ class Requests:
 
     def _push_with_changes(self, step: Step, operation: RecordedOperation, text: bytes) -> None:
         changes = name_changes(text)
-        on_done = self._barrier(lambda: self._names.apply(changes)) if changes else None
+        if not changes:
+            self._pipeline.push(Expected(step, operation))
+            return
+        # No transaction holds names back: of a text that failed, any part may have happened.
+        dropped = tuple(NameChange(change.name, None) for change in changes)
+        on_done = self._barrier(lambda: self._names.apply(changes), lambda: self._names.apply(dropped))
         self._pipeline.push(Expected(step, operation, on_done=on_done))
 
-    def _barrier(self, on_success: Callable[[], None]) -> Callable[[bool], None]:
+    def _barrier(
+        self, on_success: Callable[[], None], on_failure: Callable[[], None] = lambda: None
+    ) -> Callable[[bool], None]:
         self.is_at_barrier = True
 
         def over(succeeded: bool) -> None:
             self.is_at_barrier = False
             if succeeded:
                 on_success()
+            else:
+                on_failure()
             self._on_barrier_over()
 
         return over
+
+    @staticmethod
+    def _unless(on_failure: Callable[[], None]) -> Callable[[bool], None]:
+        return lambda succeeded: None if succeeded else on_failure()
 
     def _bound_operation(self, portal: bytes) -> RecordedOperation | None:
         operation = self._bound.get(portal)
