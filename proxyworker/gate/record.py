@@ -194,26 +194,29 @@ class SessionRecorder:
 
     def shown(self, operation: RecordedOperation, data: bytes) -> None:
         """These bytes are the next that the agent will be shown for the operation."""
-        stream = operation.shown
-        stream.add(data)
-        if stream.waiting_bytes >= CHUNK_BYTES:
-            self._press(operation, stream)
+        self._feed(operation, operation.shown, data)
 
     def sent(self, operation: RecordedOperation, data: bytes) -> None:
         """These bytes are the next that the agent sent for the operation, beside its recorded text."""
         stream = operation.sent
         if stream is None:
             stream = operation.sent = ContentStream(self._session_id, operation.number, Direction.FROM_AGENT)
-        stream.add(data)
-        if stream.waiting_bytes >= CHUNK_BYTES:
-            self._press(operation, stream)
+        self._feed(operation, stream, data)
 
     def aside(self, data: bytes) -> None:
         """The agent is shown these bytes outside of any operation, such as a notification; flush writes them."""
-        self._aside.add(data)
-        piece = self._aside.press(self._aside.take())
-        if piece is not None:
-            self._content.append(piece)
+        for start in range(0, len(data), CHUNK_BYTES):
+            self._aside.add(data[start : start + CHUNK_BYTES])
+            piece = self._aside.press(self._aside.take())
+            if piece is not None:
+                self._content.append(piece)
+
+    def _feed(self, operation: RecordedOperation, stream: ContentStream, data: bytes) -> None:
+        # A long statement or parameter comes at once: a piece of the journal has a bound.
+        for start in range(0, len(data), CHUNK_BYTES):
+            stream.add(data if len(data) <= CHUNK_BYTES else data[start : start + CHUNK_BYTES])
+            if stream.waiting_bytes >= CHUNK_BYTES:
+                self._press(operation, stream)
 
     def secure_sent(self, operation: RecordedOperation, on_secured: Callable[[int], None]) -> None:
         """Put all that the agent sent for the operation into the journal; call back with the position, 0 for nothing.
