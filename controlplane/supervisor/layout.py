@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 #: The folder with manage.py, in which all programs run.
 PROJECT: Final = Path(__file__).resolve().parents[2]
 ROLE: Final = "narrowgate"
+WORKER: Final = "demo-worker"
 
 #: All that a child gets of our environment; the rest is ours.
 _INHERITED: Final = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "NARROWGATE_LOG_LEVEL")
@@ -138,7 +139,7 @@ class Layout:
         return {
             **self._common_environment(),
             "NARROWGATE_LINK_URL": f"ws://{LOOPBACK}:{self.web_port}/link/v1/",
-            "NARROWGATE_WORKER_NAME": "demo-worker",
+            "NARROWGATE_WORKER_NAME": WORKER,
             "NARROWGATE_WORKER_STATE": str(self.worker_folder),
             "NARROWGATE_JOIN_TOKEN_FILE": str(self.join_token_file),
             "NARROWGATE_POSTGRES_LISTEN": f"{LOOPBACK}:{self.gate_port}",

@@ -6,23 +6,28 @@ Files in the home folder, all with mode 0600: `demo.json` for programs, and for 
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sys
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from string import Template
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
+
+import httpx
 
 from controlplane.supervisor import target
 from controlplane.supervisor.children import run_to_end
-from controlplane.supervisor.embedded import write_private
-from controlplane.supervisor.layout import PROJECT
+from controlplane.supervisor.embedded import START_SECONDS, StartFailed, tail, write_private
+from controlplane.supervisor.layout import PROJECT, WORKER
 from controlplane.supervisor.seeding import ADMIN_EMAIL, AGENTS, TENANT, TOKEN_LIFETIME
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from controlplane.supervisor.layout import Layout
+
+_POLL_SECONDS: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +66,7 @@ class Demo:
         return {
             "version": 1,
             "home": str(layout.home),
+            "port_base": layout.port_base,
             "tenant": TENANT,
             "web": {
                 "url": layout.web_url,
@@ -130,10 +136,31 @@ def _manifest(layout: Layout, *, password_file: Path, ca_file: Path) -> str:
         "target_role": target.ROLE,
         "target_password_file": str(password_file),
         "ca_file": str(ca_file),
+        "worker": WORKER,
         "join_token_file": str(layout.join_token_file),
     }
     # JSON's form of a value is YAML's too, whatever is in a path.
     return template.substitute({name: json.dumps(value) for name, value in values.items()})
+
+
+async def await_worker(demo: Demo, *, since: datetime) -> None:
+    """Wait until the worker has signed on after `since`: before that, it refuses agents. Raises `StartFailed`."""
+    headers = {"Authorization": f"Bearer {demo.api_token}"}
+    try:
+        async with asyncio.timeout(START_SECONDS), httpx.AsyncClient(headers=headers, trust_env=False) as client:
+            while True:
+                if await _has_signed_on(client, f"{demo.layout.web_url}/api/v1/workers/", since=since):
+                    return
+                await asyncio.sleep(_POLL_SECONDS)
+    except TimeoutError:
+        raise StartFailed("worker", "did not sign on", tail(demo.layout.log_folder / "worker.log")) from None
+
+
+async def _has_signed_on(client: httpx.AsyncClient, url: str, *, since: datetime) -> bool:
+    answer = await client.get(url, params={"name": WORKER})
+    answer.raise_for_status()
+    seen = [worker["last_seen_at"] for worker in answer.json()["results"]]
+    return any(at is not None and datetime.fromisoformat(at) >= since for at in seen)
 
 
 def publish(demo: Demo) -> None:

@@ -89,7 +89,9 @@ class Supervisor:
             demo = await seed.seed(self._layout, target_password=await target, ca_file=authority.ca_file)
             self._report("tenant, agents, target, policy and tokens are set up")
         # The worker enrols over the link, so it comes when web is there.
+        began = datetime.now(UTC)
         await self._start_child(plan.worker(self._layout))
+        await seed.await_worker(demo, since=began)
         return demo
 
     async def _start_database(self) -> None:

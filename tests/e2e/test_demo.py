@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
+import zstandard
 
 from controlplane.supervisor.demo_data import CUSTOMERS
 from controlplane.supervisor.embedded import postgres_tool
 from controlplane.supervisor.layout import PROJECT, read_layout
+from proxyworker.journal.content import read_segment
 from tests.e2e.demo import Demo, eventually, free_port_block, processes_of, read_process, running_demo, stop
 
 if TYPE_CHECKING:
@@ -45,7 +47,11 @@ def demo(home: Path, port_base: int) -> Iterator[Demo]:
 
 
 def _is_recorded(demo: Demo, text: str) -> bool:
-    return any(text in operation["text"] for operation in demo.api("operations/", page_size="100")["results"])
+    return bool(demo.api("operations/", search=text)["results"])
+
+
+def _is_finished(demo: Demo, text: str) -> bool:
+    return bool(demo.api("operations/", search=text, status="ok")["results"])
 
 
 def _has_returned(demo: Demo, child: str, killed: int) -> bool:
@@ -58,8 +64,10 @@ def test_what_psql_and_psycopg_did_is_on_record(demo: Demo) -> None:
     assert demo.query("SELECT count(*) AS by_psycopg FROM customers") == [(CUSTOMERS,)]
     for word in ("by_psql", "by_psycopg"):
         eventually(partial(_is_recorded, demo, word))
-    session = demo.api("sessions/")["results"][0]
-    assert session["target"]["name"] == "shop"
+        eventually(partial(_is_finished, demo, word))
+        [operation] = demo.api("operations/", search=word)["results"]
+        assert (operation["agent"], operation["target"], operation["effect"]) == ("support-agent", "shop", "allow")
+        assert (operation["status"], operation["rows"], operation["columns"]) == ("ok", 1, [word])
 
 
 def test_psql_s_own_commands_work(demo: Demo, tmp_path: Path) -> None:
@@ -124,19 +132,18 @@ _TELLS_THE_TARGET_S_PASSWORD = """
 import django
 django.setup()
 from django_scopes import scopes_disabled
-from controlplane.keyring import open_sealed
+from targets.access import open_secret
 from targets.models import Credential
 with scopes_disabled():
-    credential = Credential.objects.get()
-    print(open_sealed(credential.sealed_secret, context=credential.sealing_context).decode(), end="")
+    print(open_secret(Credential.objects.get()), end="")
 """
 
 
 def test_the_target_s_password_and_the_agent_s_token_appear_nowhere(demo: Demo) -> None:
     demo.query("SELECT * FROM customers LIMIT 10")
-    with pytest.raises(psycopg.OperationalError):
+    with pytest.raises(psycopg.OperationalError) as refused:
         psycopg.connect(demo.dsn("intern-agent"))
-    eventually(partial(_is_recorded, demo, "LIMIT 10"))
+    eventually(partial(_is_finished, demo, "LIMIT 10"))
     layout = read_layout(
         {"NARROWGATE_HOME": str(demo.home), "NARROWGATE_PORT_BASE": str(demo.told["gate"]["port"] - 1)}
     )
@@ -146,33 +153,58 @@ def test_the_target_s_password_and_the_agent_s_token_appear_nowhere(demo: Demo) 
         cwd=PROJECT,
         env=environment,
         capture_output=True,
-        text=True,
         timeout=60,
         check=True,
     ).stdout
     assert len(password) >= 32
-    secrets = [password.encode(), *(told["token"].encode() for told in demo.told["agents"].values())]
+    secrets = [password, *(told["token"].encode() for told in demo.told["agents"].values())]
 
-    published = {demo.home / name for name in ("demo.json", "agent-token", "agent.pgpass")}
-    for file in demo.home.rglob("*"):
-        with suppress(FileNotFoundError):  # journals and segments go while we look
-            if file.is_file() and file not in published:
-                assert not _holds(file.read_bytes(), secrets), f"{file} holds a secret"
-    dump = subprocess.run(
-        [str(postgres_tool("pg_dump")), layout.database_url],
-        env=environment,
-        capture_output=True,
-        timeout=60,
-        check=True,
-    ).stdout
-    assert b"support-agent" in dump
-    assert not _holds(dump, secrets)
-    watched = processes_of(demo.home)
-    assert len(watched) > len(CHILDREN)
-    for pid in watched:
-        for name in ("cmdline", "environ"):
-            assert not _holds(read_process(pid, name), secrets), f"{name} of {watched[pid]} holds a secret"
+    assert not _holds(str(refused.value).encode(), secrets)
+    segments = list(_segments(demo.home))
+    assert any(b"example." in segment for segment in segments), "the customers' addresses are in the content"
+    for name, data in (*_files(demo), *_database(layout.database_url), *_processes(demo.home)):
+        assert not _holds(data, secrets), f"{name} holds a secret"
+    for segment in segments:
+        assert not _holds(segment, secrets), "a content segment holds a secret"
 
 
 def _holds(data: bytes, secrets: list[bytes]) -> bool:
-    return any(secret in data for secret in secrets)
+    return any(secret in data or secret.hex().encode() in data for secret in secrets)
+
+
+def _files(demo: Demo) -> Iterator[tuple[str, bytes]]:
+    """Each file of the home, as it is: logs, journals, databases; and what was said on the terminal."""
+    published = {demo.home / name for name in ("demo.json", "agent-token", "agent.pgpass")}
+    for file in (*demo.home.rglob("*"), demo.home.with_name(f"{demo.home.name}.out")):
+        with suppress(FileNotFoundError):  # journals and spooled content go while we look
+            if file.is_file() and file not in published:
+                yield str(file), file.read_bytes()
+
+
+def _segments(home: Path) -> Iterator[bytes]:
+    """What agents sent and were shown, decompressed, of sessions whose content has arrived."""
+    eventually(lambda: any(file.is_file() for file in (home / "storage").rglob("*")))
+    for file in (home / "storage").rglob("*"):
+        if file.is_file():
+            for piece in read_segment(file.read_bytes()):
+                data = zstandard.decompress(piece.data) if piece.codec else piece.data
+                yield bytes(data)
+
+
+def _database(url: str) -> Iterator[tuple[str, bytes]]:
+    """The control plane's database as a dump, and the journals in it, decompressed."""
+    dump = subprocess.run([str(postgres_tool("pg_dump")), url], capture_output=True, timeout=60, check=True).stdout
+    assert b"support-agent" in dump
+    yield "the control plane's database", dump
+    with psycopg.connect(url) as connection:
+        for (payload,) in connection.execute("SELECT payload FROM agent_sessions_journalbatch"):
+            yield "a journal in the database", zstandard.decompress(payload)
+
+
+def _processes(home: Path) -> Iterator[tuple[str, bytes]]:
+    """Command line and environment of each process."""
+    watched = processes_of(home)
+    assert len(watched) > len(CHILDREN)
+    for pid, command in watched.items():
+        for name in ("cmdline", "environ"):
+            yield f"{name} of {command}", read_process(pid, name)
