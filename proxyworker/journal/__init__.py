@@ -10,7 +10,7 @@ either of them as it stands in a file; a *position* counts the journal's bytes s
     state.py      what is open: sessions not closed, operations without outcome
     files.py      segment files: preallocation, listing, the folder's lock
     recovery.py   what a journal holds when a worker takes it up
-    journal.py    `Journal`: append, durability, bounds;  syncing.py: the thread that waits for the disk
+    journal.py    `Journal`: append, durability, bounds;  syncing.py: waiting for the disk
     reader.py     durable frames in batches, for the shipper
     content.py    the form of a content segment, and its reader; pure
     spool.py      content segments on disk until storage has them

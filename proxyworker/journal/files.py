@@ -64,7 +64,7 @@ def create_segment(path: Path, size_bytes: int) -> int:
 
 
 class SpareSegment:
-    """The next segment, made ahead by the sync thread so that the loop need not wait for allocation.
+    """The next segment, made ahead in a thread so that the loop need not wait for allocation.
 
     When the loop is there first it makes the segment itself: slow once, but never refused for being early.
     """

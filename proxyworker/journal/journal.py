@@ -1,4 +1,4 @@
-"""`Journal`: append, durability, bounds. Lives on one event loop; a thread of its own waits for the disk."""
+"""`Journal`: append, durability, bounds. Lives on one event loop; a process of its own waits for the disk."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from proxyworker.journal.frames import (
     put_snapshot,
 )
 from proxyworker.journal.recovery import Recovered, recover
-from proxyworker.journal.syncing import SyncThread
+from proxyworker.journal.syncing import DiskSync
 
 #: Content is synced at least this often: a sync of more would hold up the statements that wait for the next one.
 SYNC_EVERY_BYTES: Final = 1024 * 1024
@@ -84,9 +84,8 @@ class Journal:
         self._descriptor = -1
         self._offset = segment_bytes
         self._spare = SpareSegment(folder, number=recovered.next_number, segment_bytes=segment_bytes)
-        self._sync = SyncThread(
+        self._sync = DiskSync(
             loop=loop,
-            spare=self._spare,
             written=lambda: self._end,
             on_synced=self._on_synced,
             on_failure=self._on_sync_failed,
@@ -135,8 +134,9 @@ class Journal:
         self._roll(is_prior_durable=True)
         for start in range(0, len(records), EPILOGUE_RECORDS):
             self._write(records[start : start + EPILOGUE_RECORDS], ())
-        self._durable = self._requested = self._sync.sync()
+        self._durable = self._requested = self._sync.sync_now()
         self._sync.start()
+        self._loop.run_in_executor(None, self._prepare_spare)
         self._lock = lock
         _log.info("journal_opened", journal=self.journal_id, seq=self._seq, unknown_operations=unknown)
 
@@ -248,7 +248,7 @@ class Journal:
         try:
             await self.wait_durable(self._end)
         finally:
-            await self._loop.run_in_executor(None, self._sync.stop)
+            await self._sync.stop()
             self._spare.discard()
             os.close(self._lock)
             self._lock = -1
@@ -306,6 +306,15 @@ class Journal:
         self._descriptor = descriptor
         self._offset = len(data)
         self._end += len(data)
+        if self._lock >= 0:
+            self._loop.run_in_executor(None, self._prepare_spare)
+
+    def _prepare_spare(self) -> None:
+        """In a thread: make the next segment, so that the loop need not wait for its allocation."""
+        try:
+            self._spare.prepare()
+        except OSError as error:  # the append that needs the segment meets it again, and refuses
+            _log.warning("journal_no_room", error=error.strerror)
 
     def _no_room(self, action: str, error: OSError) -> JournalError:
         """What an error of the disk means: a full one refuses for now, any other ends the journal."""

@@ -149,31 +149,42 @@ async def test_a_full_disk_refuses_until_there_is_room(
     assert read_all(folder)[0][-1] == intent(ALICE, 1)
 
 
-async def test_after_a_failed_sync_nothing_is_accepted_and_everybody_is_told_once(
-    take_up: OpenJournal, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    journal = take_up()
-    await journal.wait_durable(journal.end)
-    calls: list[int] = []
-
-    def fail(descriptor: int) -> None:
-        calls.append(descriptor)
-        raise OSError(5, "Input/output error")
-
-    monkeypatch.setattr(os, "fdatasync", fail)
+async def expect_the_end(journal: Journal, reason: str) -> None:
+    """Nothing is accepted any more, and everybody is told once."""
     told: list[JournalFailed] = []
     ran: list[str] = []
     journal.on_failure.append(told.append)
     position = journal.append(intent(ALICE, 1))
     journal.when_durable(position, lambda: ran.append("durable"))
-    with pytest.raises(JournalFailed, match="Input/output error"):
+    with pytest.raises(JournalFailed, match=reason):
         await journal.wait_durable(position)
+    await asyncio.sleep(0)  # callbacks run at the loop's next turn
     assert (len(told), told[0], ran) == (1, journal.failed, [])
     with pytest.raises(JournalFailed):
         journal.append(outcome(ALICE, 1))
     with pytest.raises(JournalFailed):
         await journal.wait_durable(position)
-    assert len(calls) == 1, "a failed sync is never tried again"
+    with pytest.raises(JournalFailed):
+        await journal.close()
+
+
+async def test_a_failed_sync_ends_the_journal(take_up: OpenJournal) -> None:
+    journal = take_up()
+    await journal.wait_durable(journal.end)
+    reading, writing = os.pipe()
+    journal._sync.add(writing)  # what can't be synced
+    await expect_the_end(journal, "sync failed")
+    os.close(reading)
+
+
+async def test_the_death_of_the_process_that_syncs_ends_the_journal(take_up: OpenJournal) -> None:
+    journal = take_up()
+    await journal.wait_durable(journal.end)
+    process = journal._sync._process
+    assert process is not None
+    process.kill()
+    process.wait(20)
+    await expect_the_end(journal, "sync failed")
 
 
 async def test_closing_twice_is_closing_once(take_up: OpenJournal) -> None:
