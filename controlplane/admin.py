@@ -11,15 +11,17 @@ from uuid import UUID
 
 from django import forms
 from django.apps import apps
-from django.contrib import messages
+from django.contrib import admin
 from django.contrib.admin.helpers import ActionForm
 from django.contrib.auth.base_user import AbstractBaseUser
+from django.core.exceptions import ValidationError
 from django.db import models
 from django.http import HttpRequest, HttpResponse
 from unfold.admin import ModelAdmin
 
 from controlplane.authority import Power, authority_of
 from controlplane.errors import Refusal
+from controlplane.pages import add_errors
 
 #: Long tables are searched and filtered, not paged through.
 ROWS_PER_PAGE = 50
@@ -69,7 +71,7 @@ class TenantModelAdmin(ModelAdmin):
         """True when the person may read this row, or any."""
         return authority_of(request).may(self.read_power, self._tenant_id(request, obj))
 
-    def has_add_permission(self, request: HttpRequest, _obj: Any = None) -> bool:
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:  # noqa: ARG002  # Django's signature
         """True when the person may add one somewhere."""
         return self.write_power is not None and authority_of(request).may(self.write_power)
 
@@ -128,13 +130,30 @@ class TenantModelAdmin(ModelAdmin):
     log_deletions = log_addition
 
     def changeform_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
-        """The form; an action's refusal is shown above it, and nothing is kept."""
+        """The form. What the action refuses, once the form was valid, stands in it too, and nothing is kept."""
         try:
             return cast("HttpResponse", super().changeform_view(request, *args, **kwargs))
-        except Refusal as refusal:
-            messages.error(request, str(refusal))
-            request.method = "GET"
+        except (Refusal, ValidationError) as error:
+            request.refused_by_action = error  # type: ignore[attr-defined]  # for `get_form`, at the second try
             return cast("HttpResponse", super().changeform_view(request, *args, **kwargs))
+
+    def get_form(self, request: HttpRequest, *args: Any, **kwargs: Any) -> type[forms.BaseModelForm[Any]]:
+        """The form's class; after a refusal by the action, one that says so."""
+        form_class: type[forms.BaseModelForm[Any]] = super().get_form(request, *args, **kwargs)
+        error = getattr(request, "refused_by_action", None)
+        if error is None:
+            return form_class
+
+        class RefusedForm(form_class):  # type: ignore[valid-type,misc]  # a class made at run time
+            def _post_clean(self) -> None:
+                super()._post_clean()
+                add_errors(self, error)
+
+        return RefusedForm
+
+    def construct_change_message(self, *_: Any, **__: Any) -> str:
+        """The ledger records it, not Django's admin log."""
+        return ""
 
     def _tenant_id(self, request: HttpRequest, obj: Any) -> UUID | None:
         """The tenant of a row, or of the row with this key: buttons on a page are asked with the key alone."""
@@ -163,3 +182,8 @@ def writable_tenants(request: HttpRequest, power: Power | None) -> models.QueryS
     if power is None:
         return tenants.none()
     return tenants if authority.is_operator else tenants.filter(pk__in=authority.tenant_ids(power))
+
+
+# Pages that packages brought along know neither tenants nor roles. Their apps are loaded before this one's.
+for stranger in list(admin.site._registry):
+    admin.site.unregister(stranger)

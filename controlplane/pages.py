@@ -43,9 +43,7 @@ def asking_page(
     if request.method == "POST" and form.is_valid():
         try:
             answer = act(form)
-        except Refusal as refusal:
-            form.add_error(None, str(refusal))
-        except ValidationError as error:
+        except (Refusal, ValidationError) as error:
             add_errors(form, error)
         else:
             if done:
@@ -80,8 +78,10 @@ def secret_page(
     return TemplateResponse(request, "controlplane/secret_page.html", context, headers={"Cache-Control": "no-store"})
 
 
-def add_errors(form: forms.BaseForm, error: ValidationError) -> None:
-    """Put an action's errors where their fields are, or above the form."""
+def add_errors(form: forms.BaseForm, error: Refusal | ValidationError) -> None:
+    """Put what an action refused where its fields are, or above the form."""
+    if isinstance(error, Refusal):
+        error = ValidationError({error.field or NON_FIELD_ERRORS: f"{error.problem}. {error.fix}."})
     by_field = error.message_dict if hasattr(error, "error_dict") else {NON_FIELD_ERRORS: error.messages}
     for field, problems in by_field.items():
         known = field if field in form.fields else None

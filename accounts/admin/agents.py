@@ -48,15 +48,15 @@ class AgentTokenInline(TabularInline):
     can_delete = False
     show_change_link = True
 
-    def has_view_permission(self, request: HttpRequest, _obj: Any = None) -> bool:
+    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:  # noqa: ARG002  # Django's signature
         """As for the page."""
         return authority_of(request).may(Power.READ)
 
-    def has_add_permission(self, _request: HttpRequest, _obj: Any = None) -> bool:
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:  # noqa: ARG002  # Django's signature
         """Tokens are issued, by the button above."""
         return False
 
-    def has_change_permission(self, _request: HttpRequest, _obj: Any = None) -> bool:
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:  # noqa: ARG002  # Django's signature
         """Never."""
         return False
 
@@ -154,7 +154,7 @@ class TrustRuleInline(TabularInline):
     autocomplete_fields = ("agent",)
     extra = 0
 
-    def has_view_permission(self, request: HttpRequest, _obj: Any = None) -> bool:
+    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:  # noqa: ARG002  # Django's signature
         """As for the page."""
         return authority_of(request).may(Power.READ)
 

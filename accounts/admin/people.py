@@ -6,6 +6,7 @@ from typing import Any, cast
 
 from django import forms
 from django.contrib import admin
+from django.core.exceptions import ValidationError
 from django.db.models import QuerySet
 from django.http import HttpRequest
 from unfold.admin import TabularInline
@@ -39,7 +40,7 @@ class TenantAdmin(TenantModelAdmin):
     ordering = ("slug",)
     fields = ("slug", "name", "is_active")
 
-    def has_add_permission(self, request: HttpRequest, _obj: Any = None) -> bool:
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:  # noqa: ARG002  # Django's signature
         """Operators only."""
         return authority_of(request).is_operator
 
@@ -83,15 +84,15 @@ class MembershipInline(TabularInline):
     extra = 0
     can_delete = False
 
-    def has_view_permission(self, request: HttpRequest, _obj: Any = None) -> bool:
+    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:  # noqa: ARG002  # Django's signature
         """As for the page."""
         return authority_of(request).may(Power.MANAGE)
 
-    def has_add_permission(self, _request: HttpRequest, _obj: Any = None) -> bool:
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:  # noqa: ARG002  # Django's signature
         """Roles have a page of their own."""
         return False
 
-    def has_change_permission(self, _request: HttpRequest, _obj: Any = None) -> bool:
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:  # noqa: ARG002  # Django's signature
         """Roles have a page of their own."""
         return False
 
@@ -117,11 +118,11 @@ class UserAdmin(TenantModelAdmin):
         """Everybody for an operator, else the people of one's tenants."""
         return User.objects.all() if authority_of(request).is_operator else colleagues()
 
-    def has_view_permission(self, request: HttpRequest, _obj: Any = None) -> bool:
+    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:  # noqa: ARG002  # Django's signature
         """The queryset says whom."""
         return authority_of(request).may(self.read_power)
 
-    def has_add_permission(self, request: HttpRequest, _obj: Any = None) -> bool:
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:  # noqa: ARG002  # Django's signature
         """Operators only: a person may belong to several tenants."""
         return authority_of(request).is_operator
 
@@ -129,7 +130,7 @@ class UserAdmin(TenantModelAdmin):
         """Operators only."""
         return self.has_add_permission(request, obj)
 
-    def get_readonly_fields(self, _request: HttpRequest, _obj: Any = None) -> tuple[str, ...]:
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:  # noqa: ARG002  # Django's signature
         """What the system writes."""
         return self.readonly_fields
 
@@ -143,7 +144,13 @@ class UserAdmin(TenantModelAdmin):
         """By the action, with the new password if there is one."""
         del change
         password = form.cleaned_data.get("new_password") or None
-        actions.save_user(obj, acting_user=cast("User", request.user), password=password)
+        try:
+            actions.save_user(obj, acting_user=cast("User", request.user), password=password)
+        except ValidationError as error:
+            by_field = error.message_dict
+            raise ValidationError(
+                {"new_password" if name == "password" else name: by_field[name] for name in by_field}
+            ) from None
 
     @display(description="state", ordering="is_active", label=ACTIVE_LABELS)
     def state(self, user: User) -> str:

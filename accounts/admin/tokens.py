@@ -87,11 +87,11 @@ class TokenAdmin(TenantModelAdmin):
         """By the action."""
         raise NotImplementedError
 
-    def has_add_permission(self, _request: HttpRequest, _obj: Any = None) -> bool:
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:  # noqa: ARG002  # Django's signature
         """Tokens are issued by a button, which shows them."""
         return False
 
-    def has_change_permission(self, _request: HttpRequest, _obj: Any = None) -> bool:
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:  # noqa: ARG002  # Django's signature
         """A token can only be revoked."""
         return False
 

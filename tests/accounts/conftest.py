@@ -87,7 +87,7 @@ def make_trust(site: Site, provider: Provider, **fields: object) -> OidcTrust:
         "algorithms": ["RS256", "ES256"],
         **fields,
     }
-    trust = OidcTrust(tenant=site.tenant, **values)  # type: ignore[misc]  # the fields of a trust
+    trust = OidcTrust(tenant=site.tenant, **values)
     rule = actions.RuleSpec(claim="sub", value="reporter-prod", agent_id=site.agent.pk)
     actions.save_trust(trust, acting_user=None, rules=[rule])
     return trust
