@@ -47,7 +47,7 @@ T = TypeVar("T")
 
 
 class ShippingError(JournalError):
-    """The control plane's journal and this one contradict each other: nobody can say what is on record."""
+    """The control plane, the journal and the cursor contradict each other: nobody can say what is on record."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,6 +243,9 @@ class Shipper:
 
     def _stand_at_cursor(self) -> Cursor:
         cursor = read_cursor(self._journal.folder)
+        first = self._journal.segments[0][0]
+        if cursor.position < first:  # before the spool is set back: it may hold the only copy
+            raise ShippingError(f"the cursor stands at {cursor.position}, but the journal begins at {first}")
         if self._last is not None:
             self._reader.close()
         self._spool = Spool(self._spool_folder, cursor, now=monotonic())

@@ -243,6 +243,23 @@ async def test_a_control_plane_that_fell_back_to_what_the_cursor_knows_gets_the_
         assert operations(control_plane.records) == expected_operations(ALICE, range(1, 20))
 
 
+async def test_a_worker_that_lost_its_cursor_ships_nothing_and_keeps_its_spool(
+    control_plane: ControlPlane, start: Start, tmp_path: Path
+) -> None:
+    async with start() as worker:
+        for op in range(1, 60):
+            statement(worker.journal, ALICE, op, bytes(5_000))
+        await worker.shipper.wait_acknowledged(worker.journal.seq)
+        await until(lambda: len(worker.journal.segments) == 1)
+    (tmp_path / "journal" / "cursor").unlink()
+    before = set((tmp_path / "spool").iterdir())
+    async with start() as worker:
+        await worker.ended
+        assert "the cursor stands at 0" in str(worker.shipper.error)
+    assert before
+    assert set((tmp_path / "spool").iterdir()) == before
+
+
 async def test_a_control_plane_that_holds_more_than_there_is_stops_shipping(
     control_plane: ControlPlane, start: Start
 ) -> None:
