@@ -39,9 +39,7 @@ class _StrictLoader(yaml.SafeLoader):
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
-            raise yaml.constructor.ConstructorError(
-                None, None, "aliases are not used here", self.get_mark()
-            )
+            raise yaml.constructor.ConstructorError(None, None, "aliases are not used here", self.get_mark())
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
@@ -108,4 +106,4 @@ def _yaml_problem(error: Exception) -> str:
     """What and where, without quoting the file: it may hold what should not be shown."""
     mark = getattr(error, "problem_mark", None)
     place = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
-    return f"{getattr(error, 'problem', None) or 'not UTF-8 text'}{place}"
+    return f"{getattr(error, 'problem', None) or 'it holds what is no UTF-8 text'}{place}"
