@@ -1,0 +1,1 @@
+"""Fuzz targets: each module has one `one_input`, which states one invariant. See README.md."""
