@@ -140,14 +140,15 @@ class TenantModelAdmin(ModelAdmin):
     def get_form(self, request: HttpRequest, *args: Any, **kwargs: Any) -> type[forms.BaseModelForm[Any]]:
         """The form's class; after a refusal by the action, one that says so."""
         form_class: type[forms.BaseModelForm[Any]] = super().get_form(request, *args, **kwargs)
-        error = getattr(request, "refused_by_action", None)
+        error: Refusal | ValidationError | None = getattr(request, "refused_by_action", None)
         if error is None:
             return form_class
+        refused = error
 
         class RefusedForm(form_class):  # type: ignore[valid-type,misc]  # a class made at run time
             def _post_clean(self) -> None:
                 super()._post_clean()
-                add_errors(self, error)
+                add_errors(self, refused)
 
         return RefusedForm
 

@@ -211,6 +211,13 @@ def test_what_is_applied_is_in_the_ledger_as_the_systems_doing(file: Path, capsy
         ]
 
 
+def test_the_documentations_example_works(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    example = Path("docs/apply.md").read_text().partition("```yaml\n")[2].partition("```")[0]
+    (tmp_path / "example.yaml").write_text(example)
+    (tmp_path / "ada.password").write_text(PASSWORD)
+    assert apply(capsys, tmp_path / "example.yaml").endswith("example.yaml: 4 changes\n")
+
+
 def test_a_trust_of_another_name_may_not_repeat_issuer_and_audience(
     file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -110,6 +110,11 @@ def test_the_workers_variables_are_known() -> None:
     assert {"NARROWGATE_LINK_URL", "NARROWGATE_WORKER_STATE", "NARROWGATE_JOURNAL_BOUND_BYTES"} <= KNOWN
 
 
+def test_every_variable_is_documented() -> None:
+    documents = "".join(Path("docs", name).read_text() for name in ("configuration.md", "worker.md"))
+    assert [name for name in sorted(KNOWN) if f"`{name}`" not in documents] == []
+
+
 @pytest.mark.parametrize("mode", [0o644, 0o604, 0o620, 0o666])
 def test_a_secret_that_others_can_reach_is_refused(production: dict[str, str], mode: int) -> None:
     Path(production["NARROWGATE_SECRET_KEY_FILE"]).chmod(mode)
