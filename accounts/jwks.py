@@ -18,6 +18,7 @@ from django.conf import settings
 from django.core.cache import cache
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, JWKRegistry, Key, OKPKey, RSAKey
+from redis.exceptions import RedisError
 
 from accounts.errors import BadCredential, ProviderUnreachable
 from accounts.models import OidcTrust
@@ -46,8 +47,16 @@ class _BadDocument(Exception):
 def find_key(trust: OidcTrust, key_id: str | None) -> Key:
     """The key of that id; without an id, the provider's only key.
 
-    Raises `BadCredential` when there is none, `ProviderUnreachable` when the provider doesn't answer.
+    Raises `BadCredential` when there is none, `ProviderUnreachable` when the provider, or the cache, doesn't answer.
     """
+    try:
+        return _find_key(trust, key_id)
+    except RedisError as error:
+        log.warning("key_cache_down", error=type(error).__name__)
+        raise ProviderUnreachable("the cache is down") from None
+
+
+def _find_key(trust: OidcTrust, key_id: str | None) -> Key:
     kept = cache.get(_cache_key(trust))
     if kept is not None:
         key = _pick(_import_keys(kept), key_id)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 from uuid import UUID
 
 from django.db.models import Q
@@ -103,7 +103,7 @@ def _extract(text: str) -> tuple[jws.CompactSignature, dict[str, Any]]:
 def _find_trust(claims: dict[str, Any], *, tenant_id: UUID | None) -> OidcTrust:
     issuer, audience = claims.get("iss"), claims.get("aud")
     audiences = audience if isinstance(audience, list) else [audience]
-    if not isinstance(issuer, str) or not all(isinstance(one, str) for one in audiences):
+    if not _is_plain(issuer) or not all(_is_plain(one) for one in audiences):
         raise BadCredential("issuer or audience missing")
     trusts = OidcTrust.objects.filter(
         issuer=issuer, audience__in=audiences, is_active=True, tenant__is_active=True
@@ -143,7 +143,7 @@ def _find_agent(claims: dict[str, Any], trust: OidcTrust) -> Agent:
     matching = Q()
     for claim in rules.order_by("claim").values_list("claim", flat=True).distinct():
         values = claims.get(claim)
-        texts = [value for value in (values if isinstance(values, list) else [values]) if isinstance(value, str)]
+        texts = [value for value in (values if isinstance(values, list) else [values]) if _is_plain(value)]
         if texts:
             matching |= Q(claim=claim, value__in=texts)
     if not matching:
@@ -157,4 +157,9 @@ def _find_agent(claims: dict[str, Any], trust: OidcTrust) -> Agent:
 
 def _person(claims: dict[str, Any], trust: OidcTrust) -> str:
     value = claims.get(trust.person_claim) if trust.person_claim else None
-    return value[:254] if isinstance(value, str) and value.isprintable() else ""
+    return value[:254] if _is_plain(value) else ""
+
+
+def _is_plain(value: object) -> TypeGuard[str]:
+    """A text that PostgreSQL can be asked about: JSON's may hold NUL and lone surrogates, which it refuses."""
+    return isinstance(value, str) and value.isprintable()

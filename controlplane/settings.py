@@ -29,6 +29,7 @@ ASGI_APPLICATION = "controlplane.asgi.application"
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 LANGUAGE_CODE = "en"
 TIME_ZONE = "UTC"
+FORMAT_MODULE_PATH = ["controlplane.formats"]
 USE_TZ = True
 
 #: The apps whose `api`, `manifest` and `urls` modules are found by their name.

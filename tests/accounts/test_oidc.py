@@ -6,6 +6,7 @@ import base64
 import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from unittest import mock
 
 import pytest
 from django.conf import settings
@@ -13,6 +14,7 @@ from django.core.cache import cache
 from django.core.exceptions import ValidationError
 from django_scopes import scope
 from joserfc.jwk import OctKey, RSAKey
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from accounts import actions, jwks
 from accounts.errors import BadCredential, ExpiredCredential, ProviderUnreachable
@@ -211,6 +213,11 @@ def test_a_token_longer_than_the_bound_is_refused(provider: Provider, trust: Oid
         {"sub": "somebody-else"},
         {"sub": "reporter-prod "},
         {"sub": {"x": "reporter-prod"}},
+        {"sub": "reporter-prod\x00"},
+        {"sub": "\ud800"},
+        {"iss": "\x00"},
+        {"iss": "\ud800"},
+        {"aud": ["\x00", AUDIENCE]},
     ],
 )
 def test_claims_that_arent_ours_are_refused(provider: Provider, trust: OidcTrust, changed: dict[str, Any]) -> None:
@@ -345,6 +352,11 @@ def test_a_provider_that_serves_no_usable_keys_is_unreachable(
     with pytest.raises(ProviderUnreachable):
         identify(token)
     assert provider.asked == ["/keys"]
+
+
+def test_without_a_cache_nobody_is_let_in(provider: Provider, trust: OidcTrust) -> None:
+    with mock.patch.object(cache, "get", side_effect=RedisConnectionError), pytest.raises(ProviderUnreachable):
+        identify(provider.sign(claims(provider)))
 
 
 def test_a_discovery_document_of_another_issuer_is_refused(acme: Site, provider: Provider) -> None:
