@@ -40,6 +40,8 @@ MAX_BATCH_RECORDS: Final = 5_000
 #: A record is small: long statements and parameters are cut here and kept whole in the session's content.
 MAX_RECORDED_TEXT_BYTES: Final = 64 * 1024
 MAX_RECORDED_PARAMETER_BYTES: Final = 8 * 1024
+#: All parameters of one operation together; a driver may bind 65,535 of them.
+MAX_RECORDED_PARAMETERS_BYTES: Final = 256 * 1024
 #: Longest credential an agent may present: an OIDC token with many groups is 4 to 16 KB.
 MAX_CREDENTIAL_BYTES: Final = 32 * 1024
 #: A content segment is uploaded whole; small enough to retry, large enough to compress.
@@ -280,7 +282,7 @@ class SessionOpened(Struct, frozen=True):
     policy_version: str
 
 
-class Parameter(Struct, frozen=True):
+class Parameter(msgspec.Struct, frozen=True, array_like=True):
     """One bind value. `value` None is NULL; `truncated_bytes` is how many bytes of it are in the content only.
 
     `binary`: the value was sent in the protocol's binary form and `value` is its hex.

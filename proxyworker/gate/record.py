@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from proxyworker.contract import (
     MAX_RECORDED_PARAMETER_BYTES,
+    MAX_RECORDED_PARAMETERS_BYTES,
     MAX_RECORDED_TEXT_BYTES,
     Direction,
     OperationIntent,
@@ -72,7 +73,7 @@ class RecordedOperation:
         self.pressing = 0
         self.is_finished = False
         self.on_recorded: Callable[[int], None] | None = None
-        self.on_secured: Callable[[int], None] | None = None
+        self.on_secured: list[Callable[[int], None]] = []
         #: Messages of the protocol that belong to it and have no answer yet; the protocol counts.
         self.outstanding = 0
 
@@ -111,6 +112,7 @@ class SessionRecorder:
         self._records: list[Record] = []
         self._content: list[ContentPiece] = []
         self._operations = 0
+        self._cut: list[RecordedOperation] = []
         self._unfinished: dict[int, RecordedOperation] = {}
         self._pressing_bytes = 0
         self._is_congested = False
@@ -162,6 +164,7 @@ class SessionRecorder:
         if len(text) > MAX_RECORDED_TEXT_BYTES:
             recorded_text = text[:MAX_RECORDED_TEXT_BYTES]
             self.sent(operation, text)
+            self._cut.append(operation)
         self._records.append(
             OperationIntent(
                 session_id=self._session_id,
@@ -171,26 +174,43 @@ class SessionRecorder:
                 text=recorded_text.decode("utf-8", "backslashreplace"),
                 text_bytes=len(text),
                 text_sha256=hashlib.sha256(text).digest(),
-                parameters=tuple(self._parameter(operation, value, is_binary) for value, is_binary in parameters)
-                if parameters
-                else (),
+                parameters=self._parameters(operation, parameters) if parameters else (),
                 decision=decision,
             )
         )
         return operation
 
-    def _parameter(self, operation: RecordedOperation, value: bytes | None, is_binary: bool) -> Parameter:
-        if value is None:
-            return Parameter(value=None, binary=is_binary)
-        kept = value
-        if len(value) > MAX_RECORDED_PARAMETER_BYTES:
-            kept = value[:MAX_RECORDED_PARAMETER_BYTES]
-            self.sent(operation, value)
-        return Parameter(
-            value=kept.hex() if is_binary else kept.decode("utf-8", "backslashreplace"),
-            binary=is_binary,
-            truncated_bytes=len(value) - len(kept),
-        )
+    def _parameters(
+        self, operation: RecordedOperation, parameters: Sequence[tuple[bytes | None, bool]]
+    ) -> tuple[Parameter, ...]:
+        left_bytes = MAX_RECORDED_PARAMETERS_BYTES
+        recorded: list[Parameter] = []
+        for value, is_binary in parameters:
+            if value is None:
+                recorded.append(Parameter(value=None, binary=is_binary))
+                continue
+            kept = value[: min(MAX_RECORDED_PARAMETER_BYTES, left_bytes)]
+            left_bytes -= len(kept)
+            if len(kept) < len(value):
+                self.sent(operation, value)
+                if operation not in self._cut[-1:]:
+                    self._cut.append(operation)
+            recorded.append(
+                Parameter(
+                    value=kept.hex() if is_binary else kept.decode("utf-8", "backslashreplace"),
+                    binary=is_binary,
+                    truncated_bytes=len(value) - len(kept),
+                )
+            )
+        return tuple(recorded)
+
+    def take_cut(self) -> list[RecordedOperation]:
+        """Operations begun since the last call whose intent holds only a part of what the agent sent.
+
+        The rest is content, which has to be secured too before the target may hear of them: see `secure_sent`.
+        """
+        cut, self._cut = self._cut, []
+        return cut
 
     def shown(self, operation: RecordedOperation, data: bytes) -> None:
         """These bytes are the next that the agent will be shown for the operation."""
@@ -232,7 +252,7 @@ class SessionRecorder:
                 self._content.append(piece)
             on_secured(self.flush())
         else:
-            operation.on_secured = on_secured
+            operation.on_secured.append(on_secured)
             self._press(operation, stream)
 
     def finish(self, operation: RecordedOperation) -> bool:
@@ -331,9 +351,10 @@ class SessionRecorder:
             if operation.is_finished and operation.pressing == 0:
                 records = (self._outcome(operation),)
             position = self._journal.append(*records, content=() if piece is None else (piece,))
-            if operation.pressing == 0 and operation.on_secured is not None:
-                on_secured, operation.on_secured = operation.on_secured, None
-                on_secured(position)
+            if operation.pressing == 0 and operation.on_secured:
+                callbacks, operation.on_secured = operation.on_secured, []
+                for on_secured in callbacks:
+                    on_secured(position)
             if records and operation.on_recorded is not None:
                 operation.on_recorded(position)
             self._close_if_settled()

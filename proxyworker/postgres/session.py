@@ -248,8 +248,12 @@ class PostgresSession:
         requests.settle_batch()
         position = self._recorder.flush()
         self._intent_position = max(self._intent_position, position)
+        cut = self._recorder.take_cut()
         if data:
-            self._to_target.put(data, self._intent_position if requests.has_write else 0)
+            position = self._intent_position if requests.has_write else 0
+            held = self._to_target.put(data, position, unrecorded=len(cut))
+            for operation in cut:
+                self._recorder.secure_sent(operation, lambda at: self._settle(self._to_target, held, at))
         requests.has_write = False
         if self._pipeline.finished:
             # Skipped at once: the target is ignoring everything until the next Sync.
@@ -495,7 +499,9 @@ class PostgresSession:
         if self._drain_timer is not None:
             self._drain_timer.cancel()
         try:
-            self._recorder.close(reason, lambda position: self._services.journal.when_durable(position, self._one_closed))
+            self._recorder.close(
+                reason, lambda position: self._services.journal.when_durable(position, self._one_closed)
+            )
         except RecordNotKept as error:
             _log.error("record_not_kept", session=self.session_id, problem=str(error))
             self._one_closed()

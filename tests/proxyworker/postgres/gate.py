@@ -117,7 +117,8 @@ class ScriptedControlPlane:
 class RunningGate:
     """A listener, its journal and its loop, in a thread."""
 
-    def __init__(self, folder: Path, control: ScriptedControlPlane) -> None:
+    def __init__(self, folder: Path, control: ScriptedControlPlane, *, remember: bool = True) -> None:
+        self._journal_class = RememberingJournal if remember else Journal
         authority = trustme.CA()
         self.ca_file = folder / "gate-ca.pem"
         authority.cert_pem.write_to_path(str(self.ca_file))
@@ -159,11 +160,11 @@ class RunningGate:
     async def _main(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
-        journal = RememberingJournal.open(
-            self.folder / "journal", worker="test", bound_bytes=1 << 30, clock=time.time, loop=self._loop
+        journal = self._journal_class.open(
+            self.folder / "journal", worker="test", bound_bytes=1 << 36, clock=time.time, loop=self._loop
         )
-        assert isinstance(journal, RememberingJournal)
-        self.journal = journal
+        if isinstance(journal, RememberingJournal):
+            self.journal = journal
         live = LiveSessions(time.time)
         press = ContentPress()
         self.services = Services(link=self.control, journal=journal, live=live, press=press, clock=time.time)

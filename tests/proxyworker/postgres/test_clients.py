@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
+import ssl
 import subprocess
 import threading
 import time
@@ -13,6 +15,7 @@ import asyncpg
 import psycopg
 import pytest
 import sqlalchemy
+import zstandard
 from psycopg import sql
 
 from proxyworker.contract import Direction, OutcomeStatus
@@ -95,9 +98,7 @@ def test_psycopg_pipelines(gate: RunningGate, table: str) -> None:
         assert [cursor.rowcount for cursor in cursors] == [1] * 50
     gate.wait_closed(2)
     inserts = [(i, o) for i, o in gate.operations if i.kind == "execute" and i.text.startswith("INSERT")]
-    assert [int(i.parameters[0].value or 0, 16 if i.parameters[0].binary else 10) for i, _ in inserts] == list(
-        range(10, 60)
-    )
+    assert [i.parameters[0].value for i, _ in inserts] == [f"{number:04x}" for number in range(10, 60)]
     assert {o.status if o else None for _, o in inserts} == {OutcomeStatus.OK}
 
 
@@ -133,6 +134,26 @@ def test_psycopg_exchanges_binary_values(gate: RunningGate) -> None:
     assert intent.parameters[0].binary
     assert bytes.fromhex(intent.parameters[0].value or "") == value[: 8 * 1024]
     assert intent.parameters[0].truncated_bytes == len(value) - 8 * 1024
+
+
+def test_a_long_statement_and_very_many_parameters_are_on_record_before_the_target_hears_of_them(
+    gate: RunningGate, table: str
+) -> None:
+    values = sql.SQL(",").join([sql.SQL("(%s::int8, %s::text)")] * 30_000)
+    parameters = [part for number in range(30_000) for part in (number, f"some text {number}")]
+    long_text = "SELECT length('" + "y" * 300_000 + "')"
+    with psycopg.connect(gate.dsn(), autocommit=True) as connection:
+        rows = connection.execute(sql.SQL("SELECT count(*) FROM (VALUES {}) v").format(values), parameters).fetchone()
+        assert rows == (30_000,)
+        assert connection.execute(long_text).fetchone() == (300_000,)
+    gate.wait_closed(2)
+    # Parse and Bind are in packets of their own, so the preparation is an operation of its own.
+    many, long = [(i, o) for i, o in gate.operations if o and o.bytes_in and i.kind != "prepare"]
+    assert len(many[0].parameters) == 60_000
+    assert sum(parameter.truncated_bytes for parameter in many[0].parameters) > 0
+    assert (long[0].text_bytes, len(long[0].text)) == (len(long_text), 64 * 1024)
+    assert long[1].bytes_in == len(long_text)
+    assert long[1].content_in_sha256 == hashlib.sha256(long_text.encode()).digest() == long[0].text_sha256
 
 
 def test_psycopg_copies_in_blocks(gate: RunningGate, table: str) -> None:
@@ -209,8 +230,13 @@ def test_cancel_reaches_the_right_session(gate: RunningGate, version: str) -> No
         psycopg.connect(gate.dsn(**options), autocommit=True) as other,
         psycopg.connect(gate.dsn(**options), autocommit=True) as connection,
     ):
-        cancelling = threading.Thread(target=lambda: (sleeping.wait(), connection.cancel_safe(timeout=20)))
         sleeping = threading.Event()
+
+        def cancel_when_asleep() -> None:
+            sleeping.wait(PATIENCE_SECONDS)
+            connection.cancel_safe(timeout=PATIENCE_SECONDS)
+
+        cancelling = threading.Thread(target=cancel_when_asleep)
         cancelling.start()
         with pytest.raises(psycopg.errors.QueryCanceled):
             sleeping.set()
@@ -265,8 +291,6 @@ def test_a_revoked_session_is_told_and_its_statement_is_cancelled(gate: RunningG
 
 
 async def test_asyncpg_prepares_streams_and_copies(gate: RunningGate, table: str, tmp_path: Path) -> None:
-    import ssl
-
     connection = await asyncpg.connect(
         host="localhost", port=gate.port, user="agent", password=TOKEN, database="shop",
         ssl=ssl.create_default_context(cafile=str(gate.ca_file)), timeout=PATIENCE_SECONDS,
@@ -321,10 +345,6 @@ def test_pgbench_works(gate: RunningGate, pgbench: str, mode: str) -> None:
 
 
 def test_a_large_answer_is_on_record_in_full(gate: RunningGate) -> None:
-    import hashlib
-
-    import zstandard
-
     text = "SELECT g, repeat('x', 50) FROM generate_series(1, 100000) g"
     with psycopg.connect(gate.dsn(), autocommit=True) as connection:
         assert len(connection.execute(text).fetchall()) == 100_000
