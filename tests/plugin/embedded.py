@@ -15,6 +15,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, LiteralString
+from urllib.parse import urlsplit
 
 import psycopg
 import pytest
@@ -67,6 +68,10 @@ def _prepare_environment(stack: ExitStack) -> None:
         os.environ["DATABASE_URL"] = _start_postgres(stack, home)
     if "REDIS_URL" not in os.environ:
         os.environ["REDIS_URL"] = _start_valkey(stack, home)
+    if (worker := os.environ.get("PYTEST_XDIST_WORKER")) is not None:
+        # pytest-django gives each worker a database of its own; here each gets a numbered one, after the first.
+        number = int(worker.removeprefix("gw")) + 1
+        os.environ["REDIS_URL"] = urlsplit(os.environ["REDIS_URL"])._replace(path=f"/{number}").geturl()
 
 
 def _start_postgres(stack: ExitStack, home: Path) -> str:
