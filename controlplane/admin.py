@@ -16,7 +16,7 @@ from django.contrib.admin.helpers import ActionForm
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.core.exceptions import ValidationError
 from django.db import models
-from django.http import HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse
 from unfold.admin import ModelAdmin
 
 from controlplane.authority import Power, authority_of
@@ -166,7 +166,13 @@ class TenantModelAdmin(ModelAdmin):
                 tenant_id = getattr(tenant_id, name)
             return cast("UUID", tenant_id)
         row = self.get_object(request, str(obj))
-        return UUID(int=0) if row is None else self._tenant_id(request, row)
+        if row is None:
+            raise Http404
+        return self._tenant_id(request, row)
+
+    def _get_obj_does_not_exist_redirect(self, *_: Any) -> HttpResponse:
+        """Missing and forbidden answer alike, and as REST does."""
+        raise Http404
 
 
 class ReadOnlyTenantAdmin(TenantModelAdmin):

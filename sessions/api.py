@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any, ClassVar, Final, cast
 
 from django.db.models import QuerySet
-from drf_spectacular.utils import extend_schema
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import extend_schema, extend_schema_field
 from rest_framework import serializers, status
 from rest_framework.decorators import action
 from rest_framework.request import Request
@@ -18,6 +19,7 @@ from sessions import actions
 from sessions.models import AgentSession, ContentSegment, JournalBatch, Operation, SessionRefusal
 
 
+@extend_schema_field(OpenApiTypes.STR)
 class HexField(serializers.Field[Any, Any, str, Any]):
     """Bytes in hex; null when there are none."""
 

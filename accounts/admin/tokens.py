@@ -164,7 +164,7 @@ class ApiTokenAdmin(TokenAdmin):
 
     def has_revoke_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """One's own, and those of the tenants that one owns: whatever the page shows."""
-        return obj is None or self.get_object(request, str(getattr(obj, "pk", obj))) is not None
+        return obj is None or self._tenant_id(request, getattr(obj, "pk", obj)) is not None
 
     def has_make_permission(self, request: HttpRequest) -> bool:
         """Everybody with a role somewhere."""

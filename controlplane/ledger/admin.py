@@ -14,7 +14,6 @@ from unfold.decorators import display
 from controlplane.admin import ReadOnlyTenantAdmin
 from controlplane.ledger.models import LedgerEntry
 
-
 #: The verb of a kind → the colour of its label.
 VERB_LABELS = {
     **dict.fromkeys(("created", "issued", "enrolled", "published", "set"), "success"),
