@@ -27,7 +27,9 @@ class PolicyForm(forms.ModelForm):  # type: ignore[type-arg]  # not subscriptabl
     """A policy with the rules that it has now."""
 
     rules = forms.CharField(
-        widget=UnfoldAdminTextareaWidget(attrs={"rows": 22, "spellcheck": "false", "class": "font-mono"}),
+        widget=UnfoldAdminTextareaWidget(
+            attrs={"rows": 22, "spellcheck": "false", "style": "font-family: ui-monospace, monospace"}
+        ),
         help_text=(
             "YAML: a list of rules, each with name, effect (allow or deny), agents, targets and, for people, reason. "
             "* and ? match in names. A deny wins over an allow; what no rule allows is denied."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+import msgspec
 import yaml
 
 from policies.engine import PolicyError, parse_policy
@@ -36,5 +37,7 @@ def read_rules(text: str) -> Any:
 
 
 def write_rules(rules: Any) -> str:
-    """The rules as YAML, in the order of their fields."""
-    return yaml.safe_dump(rules, sort_keys=False, allow_unicode=True, width=100)
+    """The rules as YAML, in the order of their fields, and without what is empty. Raises `PolicyError`."""
+    told = msgspec.to_builtins(parse_policy("", rules).rules)
+    fields = [{name: value for name, value in rule.items() if value} for rule in told]
+    return yaml.safe_dump(fields, sort_keys=False, allow_unicode=True, width=100, default_flow_style=None)

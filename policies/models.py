@@ -45,7 +45,7 @@ class Policy(TenantOwned):
 class PolicyVersion(TenantOwned):
     """What a policy said from its publication on. `number` counts from 1 within the policy."""
 
-    policy = models.ForeignKey(Policy, on_delete=models.PROTECT, related_name="+")
+    policy = models.ForeignKey(Policy, on_delete=models.PROTECT, related_name="versions")
     number = models.PositiveIntegerField()
     rules = models.JSONField()
     author = models.ForeignKey(

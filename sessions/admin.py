@@ -7,7 +7,7 @@ from typing import Any, Final, cast
 from django import forms
 from django.contrib import admin
 from django.core.paginator import Paginator
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
 from django.db.models.functions import Length
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.urls import reverse
@@ -94,7 +94,8 @@ class AgentSessionAdmin(ReadOnlyTenantAdmin):
         """By the fields, or by a statement's text."""
         found, may_have_duplicates = super().get_search_results(request, queryset, search_term)
         if search_term and request.resolver_match and request.resolver_match.url_name != "autocomplete":
-            found = found.order_by() | queryset.filter(pk__in=sessions_with_statement(search_term)).order_by()
+            said = Q(pk__in=sessions_with_statement(search_term))
+            found = queryset.filter(said | Q(pk__in=found.order_by().values("pk")))
         return found, may_have_duplicates
 
     def changeform_view(

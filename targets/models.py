@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from django.core.exceptions import ValidationError
 from django.core.validators import MaxValueValidator, MinValueValidator, RegexValidator
 from django.db import models
 
@@ -70,6 +71,13 @@ class Target(TenantOwned):
 
     def __str__(self) -> str:
         return self.name
+
+    def clean(self) -> None:
+        """Raises `ValidationError` for labels that aren't pairs of texts."""
+        super().clean()
+        labels = self.labels
+        if not isinstance(labels, dict) or not all(isinstance(value, str) for value in labels.values()):
+            raise ValidationError({"labels": 'Use pairs of texts, such as {"team": "orders"}.'})
 
 
 class Credential(TenantOwned):

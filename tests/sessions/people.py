@@ -1,0 +1,84 @@
+"""People in every role, and one of each row that has a page or an endpoint."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from django.test import Client
+from django.utils import timezone
+from django_scopes import scope
+
+from accounts import actions
+from accounts.models import Membership, Tenant, User
+from controlplane.authority import Role
+from policies.models import Policy, PolicyVersion
+from proxyworker.contract import OutcomeStatus, Parameter
+from sessions.ingest import append_records
+from sessions.models import ContentSegment, JournalBatch, Operation, SessionRefusal
+from targets.actions import issue_join_token
+from targets.models import Credential
+from tests.sessions.conftest import Site
+from tests.sessions.records import JournalScript, intent, opened, outcome
+
+MANAGERS = frozenset({Role.OWNER, Role.ADMIN})
+AUDITORS = frozenset(Role) - {Role.VIEWER}
+
+
+def person(tenant: Tenant, role: Role) -> User:
+    """Somebody with this role in the tenant."""
+    user = actions.save_user(User(email=f"{role}@{tenant.slug}.example"), acting_user=None)
+    actions.save_membership(Membership(tenant=tenant, user=user, role=role), acting_user=None)
+    return user
+
+
+def signed_in(user: User) -> Client:
+    """Their browser."""
+    client = Client()
+    client.force_login(user)
+    return client
+
+
+def furnish(site: Site) -> dict[str, Any]:
+    """One row for each page of the site's tenant, by model name."""
+    session = site.session()
+    journal = JournalScript()
+    sid = str(session.pk)
+    journal.write(opened(sid), intent(sid, 1, "SELECT '<b>bold</b>', $1", [Parameter("O'Hara"), Parameter(None)]))
+    journal.write(outcome(sid, 1), intent(sid, 2, "SELECT * FROM nope"), outcome(sid, 2, OutcomeStatus.ERROR))
+    journal.write(
+        intent(sid, 3, "DELETE FROM orders"), outcome(sid, 3, OutcomeStatus.UNKNOWN), intent(sid, 4, "SELECT 4")
+    )
+    append_records(site.linked, journal.whole())
+    with scope(tenant=site.tenant):
+        token, _ = issue_join_token(
+            tenant=site.tenant, worker_name="edge-2", lifetime=timedelta(hours=1), acting_user=None
+        )
+        now = timezone.now()
+        refusal = SessionRefusal.objects.create(
+            tenant=site.tenant,
+            worker=site.worker,
+            agent=site.agent,
+            target_name="payroll",
+            client_host="10.1.2.3",
+            code="denied",
+            reason="payroll is for people",
+            hour=now,
+            last_at=now,
+        )
+        segment = ContentSegment.objects.create(
+            tenant=site.tenant, session=session, index=0, sha256=b"s" * 32, size_bytes=9, storage_name="x"
+        )
+        return {
+            "target": site.target,
+            "credential": Credential.objects.get(),
+            "proxyworker": site.worker,
+            "jointoken": token,
+            "policy": Policy.objects.get(),
+            "policyversion": PolicyVersion.objects.get(),
+            "agentsession": session,
+            "operation": Operation.objects.get(op=1),
+            "sessionrefusal": refusal,
+            "journalbatch": JournalBatch.objects.get(),
+            "contentsegment": segment,
+        }

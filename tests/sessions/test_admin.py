@@ -1,0 +1,189 @@
+"""The admin of targets, policies and sessions: every page, in and out of the tenant; buttons; secrets."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from django.contrib import admin
+from django_scopes import scope
+
+from controlplane.authority import Role
+from policies.models import Policy, PolicyVersion
+from sessions.models import AgentSession
+from targets.access import open_secret
+from targets.models import Credential, JoinToken
+from tests.sessions.conftest import Site
+from tests.sessions.people import MANAGERS, furnish, person, signed_in
+
+APPS = {
+    "target": "targets",
+    "credential": "targets",
+    "proxyworker": "targets",
+    "jointoken": "targets",
+    "policy": "policies",
+    "policyversion": "policies",
+    "agentsession": "agent_sessions",
+    "operation": "agent_sessions",
+    "sessionrefusal": "agent_sessions",
+    "journalbatch": "agent_sessions",
+    "contentsegment": "agent_sessions",
+}
+
+
+@pytest.fixture
+def rows(acme: Site) -> dict[str, Any]:
+    """One of acme's rows for each page."""
+    return furnish(acme)
+
+
+def url(model: str, *rest: object) -> str:
+    """A page of this model."""
+    return "/".join(["/admin", APPS[model], model, *(str(part) for part in rest), ""])
+
+
+@pytest.mark.parametrize("model", list(APPS))
+def test_every_page_opens_in_the_tenant_and_nowhere_else(
+    acme: Site, globex: Site, rows: dict[str, Any], model: str
+) -> None:
+    own, foreign = signed_in(person(acme.tenant, Role.OWNER)), signed_in(person(globex.tenant, Role.OWNER))
+    assert own.get(url(model)).status_code == 200
+    assert own.get(url(model), {"q": "SELECT"}).status_code == 200
+    assert own.get(url(model, rows[model].pk, "change")).status_code == 200
+    assert f"{rows[model].pk}/change" not in foreign.get(url(model)).content.decode()
+    assert foreign.get(url(model, rows[model].pk, "change")).status_code == 302
+
+
+@pytest.mark.parametrize("model", ["agentsession", "operation", "sessionrefusal", "journalbatch", "contentsegment"])
+def test_the_record_has_no_form_and_no_way_to_delete(acme: Site, rows: dict[str, Any], model: str) -> None:
+    client = signed_in(person(acme.tenant, Role.OWNER))
+    assert 'name="_save"' not in client.get(url(model, rows[model].pk, "change")).content.decode()
+    assert client.post(url(model, rows[model].pk, "change"), {"state": "closed"}).status_code == 403
+    assert client.post(url(model, rows[model].pk, "delete"), {"post": "yes"}).status_code == 403
+    assert client.get(url(model, "add")).status_code == 403
+
+
+def test_a_sessions_page_shows_each_statement_with_its_outcome(acme: Site, rows: dict[str, Any]) -> None:
+    client = signed_in(person(acme.tenant, Role.AUDITOR))
+    page = client.get(url("agentsession", rows["agentsession"].pk, "change")).content.decode()
+    assert "SELECT &#x27;&lt;b&gt;bold&lt;/b&gt;&#x27;, $1" in page
+    assert "<b>bold</b>" not in page
+    for shown in ("O&#x27;Hara", "NULL", "42P01", "unknown outcome", "4 statements", "it may have been done", "500 µs"):
+        assert shown in page
+
+
+@pytest.mark.parametrize(
+    ("query", "shown", "hidden"), [({"q": "orders"}, "DELETE", "SELECT 4"), ({"status": "error"}, "nope", "DELETE")]
+)
+def test_statements_of_a_session_are_searched_and_filtered(
+    acme: Site, rows: dict[str, Any], query: dict[str, str], shown: str, hidden: str
+) -> None:
+    client = signed_in(person(acme.tenant, Role.AUDITOR))
+    page = client.get(url("agentsession", rows["agentsession"].pk, "change"), query).content.decode()
+    assert shown in page
+    assert hidden not in page
+
+
+def test_sessions_are_found_by_what_was_said_in_them(acme: Site, rows: dict[str, Any]) -> None:
+    client = signed_in(person(acme.tenant, Role.AUDITOR))
+    for term, found in (("FROM nope", True), ("reporter", True), ("something else", False)):
+        page = client.get(url("agentsession"), {"q": term}).content.decode()
+        assert (str(rows["agentsession"].pk) in page) is found
+
+
+def test_operations_are_filtered_by_unknown_outcome(acme: Site, rows: dict[str, Any]) -> None:
+    page = signed_in(person(acme.tenant, Role.AUDITOR)).get(url("operation"), {"status__exact": "unknown"})
+    assert "DELETE FROM orders" in page.content.decode()
+    assert "nope" not in page.content.decode()
+
+
+@pytest.mark.parametrize("role", list(Role))
+def test_only_managers_end_a_session(acme: Site, rows: dict[str, Any], role: Role) -> None:
+    client = signed_in(person(acme.tenant, role))
+    where = url("agentsession", rows["agentsession"].pk, "end")
+    if role in MANAGERS:
+        assert client.get(where).status_code == 200
+    assert client.post(where, {"reason": "enough"}).status_code == (302 if role in MANAGERS else 403)
+    with scope(tenant=acme.tenant):
+        assert (AgentSession.objects.get().end_reason == "enough") is (role in MANAGERS)
+
+
+def test_a_closed_session_has_no_button(acme: Site, rows: dict[str, Any]) -> None:
+    with scope(tenant=acme.tenant):
+        AgentSession.objects.update(state="closed")
+    page = signed_in(person(acme.tenant, Role.OWNER)).get(url("agentsession", rows["agentsession"].pk, "change"))
+    assert "End the session" not in page.content.decode()
+
+
+def test_a_secret_is_typed_in_and_never_shown(acme: Site, rows: dict[str, Any]) -> None:
+    client = signed_in(person(acme.tenant, Role.ADMIN))
+    where = url("credential", rows["credential"].pk, "change")
+    assert client.post(where, {"username": "gate2", "secret": ""}).status_code == 302
+    with scope(tenant=acme.tenant):
+        assert open_secret(Credential.objects.get()) == "acme-upstream-secret"
+    assert client.post(where, {"username": "gate2", "secret": "typed-in-secret"}).status_code == 302
+    with scope(tenant=acme.tenant):
+        credential = Credential.objects.get()
+    assert (open_secret(credential), credential.username) == ("typed-in-secret", "gate2")
+    pages = [client.get(page).content.decode() for page in (where, url("credential"), url("target"), "/admin/")]
+    pages.append(client.get("/admin/ledger/ledgerentry/").content.decode())
+    for page in pages:
+        assert "typed-in-secret" not in page
+        assert credential.sealed_secret not in page
+
+
+def test_a_viewer_is_offered_no_field_for_the_secret(acme: Site, rows: dict[str, Any]) -> None:
+    page = signed_in(person(acme.tenant, Role.VIEWER)).get(url("credential", rows["credential"].pk, "change"))
+    assert page.status_code == 200
+    assert 'name="secret"' not in page.content.decode()
+
+
+def test_a_join_token_is_shown_once_in_the_admin(acme: Site, rows: dict[str, Any]) -> None:
+    client = signed_in(person(acme.tenant, Role.ADMIN))
+    form = {"tenant": str(acme.tenant.pk), "worker_name": "edge-9", "lifetime_seconds": "900"}
+    page = client.post(url("jointoken", "issue"), form)
+    found = re.search(r"ngj_[0-9a-f]{16}_([0-9a-f]{64})", page.content.decode())
+    assert found is not None
+    with scope(tenant=acme.tenant):
+        token = JoinToken.objects.get(worker_name="edge-9")
+    for shown in (url("jointoken"), url("jointoken", token.pk, "change")):
+        assert found[1] not in client.get(shown).content.decode()
+    assert client.post(url("jointoken", token.pk, "revoke")).status_code == 302
+    token.refresh_from_db()
+    assert token.revoked_at is not None
+
+
+POLICY_FORM = {"is_active": "on", "description": "", "message": "why", "id": "", "_continue": "1"}
+
+
+def policy_form(rules: str, **fields: str) -> dict[str, str]:
+    """The form of a policy, with its inline of versions."""
+    return {**POLICY_FORM, "versions-TOTAL_FORMS": "0", "versions-INITIAL_FORMS": "0", "rules": rules, **fields}
+
+
+def test_saving_other_rules_publishes_a_version_and_saving_the_same_does_not(acme: Site, rows: dict[str, Any]) -> None:
+    client = signed_in(person(acme.tenant, Role.ADMIN))
+    where = url("policy", rows["policy"].pk, "change")
+    rules = "- {name: all, effect: deny, agents: ['*'], targets: ['*']}"
+    for _ in range(2):
+        assert client.post(where, policy_form(rules)).status_code == 302
+    with scope(tenant=acme.tenant):
+        version = PolicyVersion.objects.get(number=2)
+        assert PolicyVersion.objects.count() == 2
+        assert Policy.objects.get().current_id == version.pk
+    assert (version.author is not None, version.message, version.rules[0]["name"]) == (True, "why", "all")
+
+
+def test_an_error_in_the_rules_stands_at_the_rules_and_names_the_field(acme: Site, rows: dict[str, Any]) -> None:
+    client = signed_in(person(acme.tenant, Role.ADMIN))
+    page = client.post(url("policy", rows["policy"].pk, "change"), policy_form("- {name: x, effect: allow}"))
+    assert page.status_code == 200
+    assert "rules: " in page.content.decode()
+    with scope(tenant=acme.tenant):
+        assert PolicyVersion.objects.count() == 1
+
+
+def test_all_pages_are_registered() -> None:
+    registered = {model._meta.model_name for model in admin.site._registry}
+    assert set(APPS) <= registered
