@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from typing import TYPE_CHECKING, Final
 
+from controlplane.supervisor.embedded import postgres_tool
 from controlplane.supervisor.seeding import ADMIN_EMAIL, AGENTS
 
 if TYPE_CHECKING:
@@ -18,16 +21,16 @@ Narrowgate is up. An agent's password is its token, good until {expires_at:%H:%M
     {password}
 
   An agent with psql
-    PGPASSFILE={password_file} psql "{dsn}"
+    PGPASSFILE={password_file} {psql} "{dsn}"
 
-  The same from Python
+  The same from Python ({python} has psycopg)
     import pathlib, psycopg
     token = pathlib.Path("{token_file}").read_text()
     with psycopg.connect("{dsn}", password=token) as connection:
         print(connection.execute("SELECT name, city FROM customers LIMIT 3").fetchall())
 
   An agent that no rule lets through, to see a refusal
-    PGPASSFILE={password_file} psql "{refused_dsn}"
+    PGPASSFILE={password_file} {psql} "{refused_dsn}"
 
   The sessions, over REST
     curl -sS -H @{header_file} {api_url}sessions/
@@ -48,6 +51,9 @@ def banner(demo: Demo) -> str:
         password_file=demo.password_file,
         token_file=demo.token_file,
         header_file=demo.header_file,
+        # The wheel has a psql too, for machines without one.
+        psql="psql" if shutil.which("psql") else postgres_tool("psql"),
+        python=sys.executable,
         dsn=demo.dsn(AGENTS[0]),
         refused_dsn=demo.dsn(AGENTS[1]),
         demo_file=layout.demo_file,
