@@ -144,11 +144,12 @@ class Requests:
 
     def _bind(self, data: bytes, start: int, end: int) -> bool:
         message = frontend.parse_bind(data, start, end)
-        statement = self._names.statement(message.statement)
+        loose = self._loose_parse(message.statement)
+        # A Parse that is skipped has left no name, but its text is what the agent wants executed.
+        statement = self._names.statement(message.statement) if loose is None else loose.statement
         operation = self._admit("execute", statement.text, is_simple=False, parameters=message.values)
         if operation is None:
             return False
-        loose = self._loose_parse(message.statement)
         if loose is not None:
             self._loose.remove(loose)
             self._claim(loose, operation)
