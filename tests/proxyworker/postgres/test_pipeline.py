@@ -172,9 +172,7 @@ def test_an_execution_ends_with_its_own_tag_before_the_sync(script: Script) -> N
     assert script.answer(tag("INSERT 0 7")) == [1]
     assert (insert.rows, insert.tags) == (7, ["INSERT 0 7"])
     assert script.answer(READY) == []
-    assert script.done == [
-        (step, True) for step in (Step.PARSE, Step.BIND, Step.DESCRIBE, Step.EXECUTE, Step.SYNC)
-    ]
+    assert script.done == [(step, True) for step in (Step.PARSE, Step.BIND, Step.DESCRIBE, Step.EXECUTE, Step.SYNC)]
     assert script.pipeline.is_idle
 
 
@@ -377,7 +375,20 @@ def test_notices_may_come_between_any_messages(script: Script) -> None:
 
 @pytest.mark.parametrize(
     "message",
-    [ROW, COPY_DATA, PARSED, BOUND, CLOSED, NO_DATA, EMPTY, SUSPENDED, columns("a"), tag("SELECT 1"), READY, frame("?")],
+    [
+        ROW,
+        COPY_DATA,
+        PARSED,
+        BOUND,
+        CLOSED,
+        NO_DATA,
+        EMPTY,
+        SUSPENDED,
+        columns("a"),
+        tag("SELECT 1"),
+        READY,
+        frame("?"),
+    ],
     ids=lambda message: chr(message[0]),
 )
 def test_what_answers_nothing_breaks_the_protocol(script: Script, message: bytes) -> None:
