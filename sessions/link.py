@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, ParamSpec, TypeVar
 from uuid import UUID
 
@@ -76,12 +77,17 @@ CLOSE_FAULT: Final = 4400
 CLOSE_SILENT: Final = 4409
 CLOSE_ERROR: Final = 4500
 
+#: Threads of this process, for all links. Records have their own: a question may wait for an identity provider. Both
+#: together leave connections of the database's pool to web requests.
+_QUESTION_THREADS: Final = ThreadPoolExecutor(max_workers=6, thread_name_prefix="link-question")
+_RECORD_THREADS: Final = ThreadPoolExecutor(max_workers=2, thread_name_prefix="link-record")
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
 async def _in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Call `function`, which uses the database, in a thread of the event loop's pool."""
+    """Call `function`, which uses the database, in a thread of its pool."""
 
     def call() -> T:
         close_old_connections()
@@ -90,7 +96,8 @@ async def _in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
         finally:
             close_old_connections()
 
-    return await sync_to_async(call, thread_sensitive=False)()
+    executor = _RECORD_THREADS if function is append_records else _QUESTION_THREADS
+    return await sync_to_async(call, thread_sensitive=False, executor=executor)()
 
 
 class LinkConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
@@ -136,6 +143,9 @@ class LinkConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
             await self._fault("a frame that is none of ours")
         except PeerFault as error:
             await self._fault(error.fault)
+        except Exception:  # such as a database that is gone: the worker comes back by itself
+            log.exception("link_failed", client=self._peer())
+            await self._close(CLOSE_ERROR)
 
     async def disconnect(self, code: int) -> None:
         """The socket is gone: whatever still runs for it is of no use."""

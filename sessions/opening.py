@@ -44,11 +44,16 @@ from targets.models import TARGET_NAME_PATTERN, Target
 log = structlog.get_logger(__name__)
 
 LIMITS: Final = SessionLimits()
+#: Rows about refused attempts through one worker in one hour; further ones are counted together. Whoever is refused
+#: chooses the target's name, so their number would else be theirs to choose.
+MAX_REFUSALS_PER_HOUR: Final = 1_000
 
 _HELP_EXPIRED: Final = "Get a new token for this agent and connect again with it as the password."
 _HELP_TARGET: Final = "Check the target's name; your administrator has the list of targets."
 _HELP_LATER: Final = "Ask an administrator of Narrowgate; the reason is in its log."
 
+_COUNT_REFUSALS: Final = """
+    SELECT count(*) FROM agent_sessions_sessionrefusal WHERE worker_id = %s AND hour = date_trunc('hour', %s)"""
 _NOTE_REFUSAL: Final = """
     INSERT INTO agent_sessions_sessionrefusal
       (id, tenant_id, worker_id, agent_id, target_name, client_host, code, reason, hour, last_at, count, created_at,
@@ -190,20 +195,24 @@ def _as_grant(
 
 def _note_refusal(worker: LinkedWorker, frame: OpenSession, refusal: OpenRefused, *, now: datetime) -> None:
     agent = refusal.agent
+    target_name = _printable(frame.target, 63)
     client_host = _printable(frame.client_address.rpartition(":")[0] or frame.client_address, 64)
     log.info(
         "session_refused",
         code=refusal.code.value,
         agent=agent.name if agent else None,
-        target=_printable(frame.target, 63),
+        target=target_name,
         client_host=client_host,
         worker=worker.name,
     )
     with connection.cursor() as cursor:
+        cursor.execute(_COUNT_REFUSALS, [worker.id, now])
+        if cursor.fetchone()[0] >= MAX_REFUSALS_PER_HOUR:
+            target_name = client_host = ""
         cursor.execute(
             _NOTE_REFUSAL,
             [
-                uuid4(), worker.tenant_id, worker.id, agent.pk if agent else None, _printable(frame.target, 63),
+                uuid4(), worker.tenant_id, worker.id, agent.pk if agent else None, target_name,
                 client_host, refusal.code.value, _printable(refusal.reason, 500), now, now,
             ],
         )  # fmt: skip

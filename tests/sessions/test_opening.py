@@ -12,6 +12,7 @@ from django_scopes import scope
 from accounts.actions import issue_agent_token, revoke_agent_token
 from accounts.models import Agent, AgentToken
 from proxyworker.contract import MAX_CREDENTIAL_BYTES, RefusalCode, Refused, SessionGrant, encode
+from sessions import opening
 from sessions.models import AgentSession, SessionRefusal
 from sessions.opening import LIMITS, open_session
 from targets.models import Credential, Target
@@ -148,6 +149,14 @@ def test_refused_attempts_are_counted_not_piled_up(acme: Site) -> None:
         rows = list(SessionRefusal.objects.order_by("code").values_list("code", "agent", "target_name", "count"))
         assert SessionRefusal.objects.values_list("client_host", flat=True).distinct().get() == "10.1.2.3"
     assert rows == [("bad_credential", None, "shop", 1), ("denied", acme.agent.pk, "payroll", 3)]
+
+
+def test_refused_attempts_past_the_bound_are_counted_together(acme: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(opening, "MAX_REFUSALS_PER_HOUR", 2)
+    for name in ("one", "two", "three", "four"):
+        refused(acme, "nothing", target=name)
+    with scope(tenant=acme.tenant):
+        assert dict(SessionRefusal.objects.values_list("target_name", "count")) == {"one": 1, "two": 1, "": 2}
 
 
 def test_neither_the_token_nor_the_upstream_secret_is_kept_or_logged(
