@@ -9,6 +9,7 @@ from django.db.models import QuerySet
 from drf_spectacular.utils import extend_schema
 from rest_framework import mixins, serializers, status
 from rest_framework.decorators import action
+from rest_framework.exceptions import PermissionDenied
 from rest_framework.request import Request
 from rest_framework.response import Response
 
@@ -287,7 +288,9 @@ class ApiTokenViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, TenantVi
 
     @extend_schema(request=ApiTokenRequest, responses={201: IssuedApiTokenSerializer})
     def create(self, request: Request, **_: Any) -> Response:
-        """Issue a token for oneself. The answer shows it, once."""
+        """Issue a token for oneself, signed in: a stolen token can't prolong itself. The answer shows it, once."""
+        if isinstance(request.auth, ApiToken):
+            raise PermissionDenied("A token makes no token. Sign in to the admin and make it there.")
         wanted = ApiTokenRequest(data=request.data, context=self.get_serializer_context())
         wanted.is_valid(raise_exception=True)
         user = cast("User", self.acting_user)

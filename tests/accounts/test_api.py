@@ -347,6 +347,15 @@ def test_everybody_makes_and_revokes_their_own_tokens(acme: Site) -> None:
     assert Client().get("/api/v1/agents/", headers=headers).status_code == 401
 
 
+def test_a_token_makes_no_other_token(acme: Site) -> None:
+    headers = with_token(acme.people[Role.OWNER], acme)
+    answer = Client().post("/api/v1/api-tokens/", {}, content_type="application/json", headers=headers)
+    assert answer.status_code == 403
+    assert "Sign in" in answer.json()["detail"]
+    with scope(tenant=acme.tenant):
+        assert ApiToken.objects.count() == 1
+
+
 def test_nobody_gets_a_token_for_a_tenant_without_a_role(globex: Site, acme: Site) -> None:
     client = signed_in(acme.people[Role.OWNER])
     answer = client.post("/api/v1/api-tokens/", {"tenant": "globex"}, content_type="application/json")
