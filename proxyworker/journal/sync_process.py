@@ -43,7 +43,10 @@ def main(descriptor: int, prior_durable_offset: int) -> None:
     descriptors: deque[int] = deque()
     with socket.socket(fileno=descriptor) as worker:
         while True:
-            message, received, _, _ = socket.recv_fds(worker, 64, 1)
+            try:
+                message, received, _, _ = socket.recv_fds(worker, 64, 1)
+            except ConnectionResetError:  # killed with an answer unread
+                return
             if not message:
                 return
             descriptors.extend(received)

@@ -17,7 +17,7 @@ import structlog
 
 from proxyworker.gate.decide import Decider
 from proxyworker.gate.errors import RecordNotKept
-from proxyworker.gate.forward import Pressure, Valve, bound_write_buffer
+from proxyworker.gate.forward import Pressure, Side, Valve, bound_write_buffer
 from proxyworker.gate.record import RecordedOperation, SessionRecorder
 from proxyworker.gate.release import Held, ReleaseQueue
 from proxyworker.net.tasks import spawn
@@ -37,6 +37,7 @@ from proxyworker.postgres.requests import FLUSH_MESSAGE, Requests
 from proxyworker.postgres.upstream import Upstream, send_cancel
 from proxyworker.wire.postgres import backend, frontend
 from proxyworker.wire.postgres.errors import WireError
+from proxyworker.wire.postgres.gather import Gathered
 from proxyworker.wire.postgres.scan import FrameError, FrameScanner
 
 if TYPE_CHECKING:
@@ -58,62 +59,6 @@ class _State(Enum):
     #: The agent wants no more; the target finishes what it was asked.
     DRAINING = "draining"
     CLOSED = "closed"
-
-
-class _Gathered:
-    """Frames that come in several reads: put together once, when they are whole."""
-
-    __slots__ = ("_bytes", "_needed", "_parts")
-
-    def __init__(self) -> None:
-        self._parts: list[bytes] = []
-        self._bytes = 0
-        self._needed = 0
-
-    def add(self, data: bytes) -> bytes | None:
-        """All that is there, once it is enough to find another frame."""
-        if not self._parts:
-            return data
-        self._parts.append(data)
-        self._bytes += len(data)
-        if self._bytes < self._needed:
-            return None
-        whole = b"".join(self._parts)
-        self._parts.clear()
-        self._bytes = 0
-        return whole
-
-    def keep(self, rest: bytes, needed: int) -> None:
-        """This is left over; `needed` bytes make the next frame."""
-        if rest:
-            self._parts.append(rest)
-            self._bytes = len(rest)
-            self._needed = needed
-
-
-class _Side(asyncio.Protocol):
-    """asyncio's callbacks for one side, handed to the session."""
-
-    def __init__(
-        self,
-        *,
-        data: Callable[[bytes], None],
-        lost: Callable[[], None],
-        other: Callable[[], Valve],
-    ) -> None:
-        # The loop calls the session's own method: one call less for every read.
-        self.data_received = data  # type: ignore[assignment,method-assign]
-        self._lost = lost
-        self._other = other
-
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
-        self._lost()
-
-    def pause_writing(self) -> None:
-        self._other().set(Pressure.TRANSPORT, on=True)
-
-    def resume_writing(self) -> None:
-        self._other().set(Pressure.TRANSPORT, on=False)
 
 
 class PostgresSession:
@@ -148,11 +93,11 @@ class PostgresSession:
             recorder=recorder, decider=self._decider, pipeline=self._pipeline, on_barrier_over=self._barrier_over
         )
         self._agent_frames = FrameScanner(bytes((frontend.COPY_DATA,)), grant.limits.max_statement_bytes)
-        self._agent_gathered = _Gathered()
+        self._agent_gathered = Gathered()
         self._discard_bytes = 0
         self._backlog = b""
         self._target_frames = FrameScanner(bytes((backend.DATA_ROW, backend.COPY_DATA)), MAX_TARGET_MESSAGE_BYTES)
-        self._target_gathered = _Gathered()
+        self._target_gathered = Gathered()
         self._to_target = ReleaseQueue(
             services.journal,
             write=self._target.write,
@@ -171,8 +116,8 @@ class PostgresSession:
         self._drain_timer: asyncio.TimerHandle | None = None
         bound_write_buffer(agent)
         bound_write_buffer(self._target)
-        self.agent_side = _Side(data=self._agent_data, lost=self._agent_lost, other=lambda: self._target_valve)
-        self.target_side = _Side(data=self._target_data, lost=self._target_lost, other=lambda: self._agent_valve)
+        self.agent_side = Side(data=self._agent_data, lost=self._agent_lost, other=lambda: self._target_valve)
+        self.target_side = Side(data=self._target_data, lost=self._target_lost, other=lambda: self._agent_valve)
 
     # ------------------------------------------------------------ agent → target
 

@@ -1,6 +1,6 @@
 """The PostgreSQL frontend/backend protocol 3.0 and 3.2, sans-IO.
 
-    scan      finds frames in a buffer
+    scan      finds frames in a buffer;  gather: frames that come in several reads
     startup   what a client says before it is in: TLS and GSS requests, the startup message, cancel requests
     frontend  messages from the client: parsed; and the few that we send to a target, built
     backend   messages from the server: built for the client, parsed from the target
