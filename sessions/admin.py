@@ -193,8 +193,8 @@ class OperationAdmin(ReadOnlyTenantAdmin):
     fields = (
         ("session_link", "op", "kind"), "statement", "parameters", ("status_label", "at", "took"),
         ("rows", "bytes_in", "bytes_out"), ("tags", "columns"), ("error_code", "error_message"),
-        ("effect", "rule", "policy_version"), "reason", ("text_bytes", "text_digest"),
-        ("content_digest", "content_in_digest"),
+        ("effect", "rule", "policy_version"), "reason", "text_bytes", "text_digest",
+        "content_digest", "content_in_digest",
     )  # fmt: skip
     readonly_fields = (
         "session_link", "statement", "status_label", "took", "text_digest", "content_digest", "content_in_digest"
