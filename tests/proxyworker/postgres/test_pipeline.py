@@ -79,6 +79,12 @@ class Script:
             self.pipeline.answer(message[0], message, 0, len(message), 1)
         return self.take()
 
+    def is_skipping(self) -> bool:
+        return self.pipeline.is_skipping
+
+    def is_full(self) -> bool:
+        return self.pipeline.is_full
+
     def take(self) -> list[int]:
         finished, self.pipeline.finished = self.pipeline.finished, []
         return [operation.number for operation in finished]
@@ -143,7 +149,7 @@ def test_a_failed_query_ends_with_its_own_ready(script: Script) -> None:
         "division by zero",
     )
     assert script.done == [(Step.QUERY, False)]
-    assert not script.pipeline.is_skipping
+    assert not script.is_skipping()
     assert script.pipeline.transaction_status == ord("E")
     assert script.answer(tag("ROLLBACK"), READY) == [2]
     assert next_one.status is OutcomeStatus.OK
@@ -215,7 +221,7 @@ def test_an_error_in_a_pipeline_skips_all_until_the_sync(script: Script) -> None
     assert first.status is OutcomeStatus.OK
     assert (failed.status, failed.error_code) == (OutcomeStatus.ERROR, "23505")
     assert (skipped.status, skipped.error_code, skipped.error_message) == (OutcomeStatus.ERROR, "", NOT_EXECUTED)
-    assert not script.pipeline.is_skipping
+    assert not script.is_skipping()
     assert script.answer(READY, PARSED, BOUND, NO_DATA, tag("SELECT 0")) == [4]
     assert after.status is OutcomeStatus.OK
 
@@ -223,12 +229,12 @@ def test_an_error_in_a_pipeline_skips_all_until_the_sync(script: Script) -> None
 def test_what_is_forwarded_after_an_error_is_skipped_at_once_until_the_sync(script: Script) -> None:
     script.extended()
     assert script.answer(error("42601")) == [1]
-    assert script.pipeline.is_skipping
+    assert script.is_skipping()
     query = script.query()
     assert script.take() == [2]
     assert query.error_message == NOT_EXECUTED
     script.push(Step.SYNC)
-    assert not script.pipeline.is_skipping
+    assert not script.is_skipping()
     after = script.extended()
     assert script.answer(READY, PARSED, BOUND, NO_DATA, tag("SELECT 0")) == [3]
     assert after.status is OutcomeStatus.OK
@@ -359,7 +365,7 @@ def test_fatal_in_a_pipeline_does_not_call_what_waits_skipped(script: Script) ->
     waiting = script.extended()
     assert script.answer(error("57P01", severity="FATAL")) == []
     assert waiting.status is OutcomeStatus.OK
-    assert not script.pipeline.is_skipping
+    assert not script.is_skipping()
 
 
 def test_notices_and_errors_to_an_idle_session_end_nothing(script: Script) -> None:
@@ -432,8 +438,8 @@ def test_a_malformed_answer_is_malformed(script: Script, message: bytes) -> None
 
 def test_a_pipeline_is_full_at_its_bound(script: Script) -> None:
     script.push(*[Step.CLOSE] * (MAX_STEPS - 1))
-    assert not script.pipeline.is_full
+    assert not script.is_full()
     script.push(Step.CLOSE)
-    assert script.pipeline.is_full
+    assert script.is_full()
     script.answer(CLOSED)
-    assert not script.pipeline.is_full
+    assert not script.is_full()

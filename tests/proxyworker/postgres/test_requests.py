@@ -136,6 +136,10 @@ class Play:
             self.requests.transaction_ended()
         return said
 
+    def is_waiting(self) -> bool:
+        """Whether what comes next has to wait for an answer."""
+        return self.requests.is_at_barrier
+
     def refused(self) -> bytes:
         """What is said before anything else is answered."""
         said = self.pipeline.take_refusal()
@@ -396,7 +400,7 @@ async def test_parse_of_a_taken_name_waits_and_keeps_the_old_text_when_it_fails(
     play.ask(parse("SELECT 1", "s1"), SYNC)
     play.answer(PARSED, READY)
     assert play.ask(parse("SELECT 2", "s1")) == "P"
-    assert play.requests.is_at_barrier
+    assert play.is_waiting()
     play.answer(error("42P05"))
     assert (play.requests.is_at_barrier, play.barriers_over) == (False, 1)
     play.ask(SYNC)
@@ -425,7 +429,7 @@ async def test_a_skipped_parse_of_a_taken_name_waits_for_nothing(play: Play) -> 
     play.ask(parse("SELEC"), FLUSH)
     play.answer(error("42601"))
     play.ask(parse("SELECT 2", "s1"))
-    assert not play.requests.is_at_barrier
+    assert not play.is_waiting()
     play.ask(SYNC)
     play.answer(READY)
     play.ask(bind("s1"))
@@ -444,18 +448,18 @@ async def test_the_unnamed_statement_is_replaced_at_once_and_dropped_by_a_query(
 async def test_a_bind_of_a_taken_portal_waits(play: Play) -> None:
     play.ask(parse("SELECT 1", "a"), parse("SELECT 2", "b"), bind("a", "p"))
     play.ask(bind("b", "p"))
-    assert play.requests.is_at_barrier
+    assert play.is_waiting()
     play.answer(PARSED, PARSED, BOUND, error("42P03"))
-    assert not play.requests.is_at_barrier
+    assert not play.is_waiting()
 
 
 async def test_prepare_in_sql_names_the_text_that_it_stands_in(play: Play) -> None:
     play.ask(query("PREPARE s1 AS SELECT 1"))
-    assert play.requests.is_at_barrier
+    assert play.is_waiting()
     play.answer(tag("PREPARE"))
-    assert play.requests.is_at_barrier
+    assert play.is_waiting()
     play.answer(READY)
-    assert not play.requests.is_at_barrier
+    assert not play.is_waiting()
     play.ask(bind("s1"))
     assert play.intents[-1] == ("execute", "PREPARE s1 AS SELECT 1")
 
@@ -470,7 +474,7 @@ async def test_what_sql_drops_has_no_text_any_more(play: Play, sql: str, is_simp
         play.answer(tag("DONE"), READY)
     else:
         play.ask(parse(sql), bind(), execute())
-        assert play.requests.is_at_barrier
+        assert play.is_waiting()
         play.answer(PARSED, BOUND, tag("DONE"))
         play.ask(SYNC)
         play.answer(READY)

@@ -1,0 +1,75 @@
+"""What ends sessions from outside."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from proxyworker.gate import live as live_module
+from proxyworker.gate.live import LiveSessions
+from tests.proxyworker.records import AT
+
+
+class Session:
+    """Ends at its time."""
+
+    def __init__(self, live: LiveSessions, session_id: str, *, expires_at: float = AT + 60) -> None:
+        self.session_id = session_id
+        self.ended: list[str] = []
+        self.over = asyncio.Event()
+        self._live = live
+        self._expires_at = expires_at
+        live.add(self)
+
+    def end(self, reason: str) -> None:
+        self.ended.append(reason)
+        self.over.set()
+        self._live.remove(self)
+
+    def reason_to_end(self, *, now: float, loop_now: float) -> str:
+        assert loop_now <= asyncio.get_running_loop().time()
+        return "expired" if now >= self._expires_at else ""
+
+
+class Clock:
+    """Stands still until it is set."""
+
+    def __init__(self) -> None:
+        self.now = AT
+
+    def __call__(self) -> float:
+        return self.now
+
+
+async def test_a_sweep_ends_what_has_expired_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live_module, "SWEEP_SECONDS", 0.0)
+    clock = Clock()
+    live = LiveSessions(clock)
+    early, late = Session(live, "early", expires_at=AT + 10), Session(live, "late", expires_at=AT + 20)
+    clock.now = AT + 10
+    await early.over.wait()
+    assert (early.ended, late.ended, live.count) == (["expired"], [], 1)
+    clock.now = AT + 20
+    await live.wait_empty()
+    assert (late.ended, live.count) == (["expired"], 0)
+    again = Session(live, "again", expires_at=AT)
+    await live.wait_empty()
+    assert again.ended == ["expired"]
+
+
+async def test_sessions_are_ended_by_id_and_strangers_are_ignored() -> None:
+    live = LiveSessions(Clock())
+    alice, bob = Session(live, "alice"), Session(live, "bob")
+    live.end(["alice", "nobody"], "revoked")
+    assert (alice.ended, bob.ended, live.count) == (["revoked"], [], 1)
+
+
+async def test_no_ids_mean_all() -> None:
+    live = LiveSessions(Clock())
+    sessions = [Session(live, name) for name in ("a", "b", "c")]
+    live.end([], "the worker stops")
+    assert [session.ended for session in sessions] == [["the worker stops"]] * 3
+    await live.wait_empty()
+    live.remove(sessions[0])
+    assert live.count == 0
