@@ -177,10 +177,13 @@ async def run_to_end(
     return output.decode()
 
 
-async def keep_logs_small(log_folder: Path) -> None:
-    """Until cancelled, `rotate_large_logs` every `LOG_CHECK_SECONDS`."""
+async def keep_logs_small(log_folder: Path, *, report: Callable[[str], None]) -> None:
+    """Until cancelled, `rotate_large_logs` every `LOG_CHECK_SECONDS`. A full disk is reported and ends nothing."""
     while True:
-        await asyncio.to_thread(rotate_large_logs, log_folder)
+        try:
+            await asyncio.to_thread(rotate_large_logs, log_folder)
+        except OSError as error:
+            report(f"logs can't be kept small: {error}")
         await asyncio.sleep(LOG_CHECK_SECONDS)
 
 

@@ -51,7 +51,7 @@ class Supervisor:
         with locked(self._layout.home):
             self._clear_the_way()
             async with self._stopping_at_the_end(), asyncio.TaskGroup() as group:
-                group.create_task(keep_logs_small(self._layout.log_folder), name="keep logs small")
+                group.create_task(keep_logs_small(self._layout.log_folder, report=self._report), name="keep logs small")
                 demo = await self._start()
                 await asyncio.to_thread(seed.publish, demo)
                 ready(demo)

@@ -70,13 +70,13 @@ class Demo:
 
 
 @contextmanager
-def running_demo(home: Path, port_base: int) -> Iterator[Demo]:
-    """A demo that is up; at the end it is stopped by Ctrl-C, which must leave nothing."""
+def running_demo(home: Path, port_base: int, **given: str) -> Iterator[Demo]:
+    """A demo that is up, with these variables; at the end it is stopped by Ctrl-C, which must leave nothing."""
     environment = {
         name: value
         for name, value in os.environ.items()
         if not name.startswith("NARROWGATE_") and name not in {"DATABASE_URL", "REDIS_URL", "DJANGO_SETTINGS_MODULE"}
-    } | {"NARROWGATE_HOME": str(home), "NARROWGATE_PORT_BASE": str(port_base)}
+    } | {"NARROWGATE_HOME": str(home), "NARROWGATE_PORT_BASE": str(port_base), **given}
     said = home.with_name(f"{home.name}.out")
     with said.open("w") as output:
         process = subprocess.Popen(

@@ -9,6 +9,7 @@ import sys
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import psycopg
 import pytest
@@ -110,6 +111,18 @@ def test_a_killed_supervisor_does_not_block_the_next_start(home: Path, port_base
         demo.process.wait()
     with running_demo(home, port_base) as demo:
         assert demo.query("SELECT 1") == [(1,)]
+
+
+def test_servers_that_are_given_are_used_and_left_running(tmp_path: Path, port_base: int) -> None:
+    with psycopg.connect(os.environ["DATABASE_URL"], autocommit=True) as connection:
+        connection.execute("CREATE DATABASE demo")
+    url = urlsplit(os.environ["DATABASE_URL"])._replace(path="/demo").geturl()
+    with running_demo(tmp_path / "home", port_base, DATABASE_URL=url, REDIS_URL=os.environ["REDIS_URL"]) as demo:
+        assert demo.query("SELECT 1") == [(1,)]
+        assert not (demo.home / "postgres").exists()
+        assert not (demo.home / "valkey").exists()
+    with psycopg.connect(url) as connection:
+        assert connection.execute("SELECT slug FROM accounts_tenant").fetchall() == [("demo",)]
 
 
 def test_a_second_supervisor_in_the_same_home_is_refused(demo: Demo) -> None:
