@@ -106,5 +106,8 @@ class Listener:
         except OSError as error:
             connection.close()
             _log.warning("refused", listener=self._name, client=address, reason=error.strerror or type(error).__name__)
+        except BaseException:
+            connection.close()
+            raise
         finally:
             self._waiting -= 1

@@ -64,9 +64,10 @@ class LiveSessions:
 
     def _sweep(self) -> None:
         loop = asyncio.get_running_loop()
+        # First: whatever a session's end may raise, the others are still looked at next time.
+        self._sweep_handle = loop.call_later(SWEEP_SECONDS, self._sweep) if self._sessions else None
         now, loop_now = self._clock(), loop.time()
         for session in list(self._sessions.values()):
             reason = session.reason_to_end(now=now, loop_now=loop_now)
             if reason:
                 session.end(reason)
-        self._sweep_handle = loop.call_later(SWEEP_SECONDS, self._sweep) if self._sessions else None

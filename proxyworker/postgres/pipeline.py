@@ -102,7 +102,8 @@ class Pipeline:
         #: After an error the target ignores all until the next Sync; true until that Sync is forwarded.
         self.is_skipping = False
         self._expected: deque[Expected] = deque()
-        self._refusals = 0
+        #: REFUSALs that have not been said.
+        self.refusals = 0
 
     @property
     def is_idle(self) -> bool:
@@ -138,7 +139,7 @@ class Pipeline:
                 return
             self.is_skipping = False
         if expected.step is Step.REFUSAL:
-            self._refusals += 1
+            self.refusals += 1
         self._expected.append(expected)
 
     @property
@@ -158,14 +159,13 @@ class Pipeline:
             operation.fail("", NOT_EXECUTED)
             self._settle(expected, succeeded=False)
 
-    def take_refusal(self) -> bytes:
-        """What must be said to the agent before the target's next message, b"" for nothing."""
-        said = b""
-        while self._refusals and self._expected and self._expected[0].step is Step.REFUSAL:
+    def take_refusals(self) -> list[tuple[RecordedOperation | None, bytes]]:
+        """What must be said to the agent before the target's next message, and of which operation."""
+        said: list[tuple[RecordedOperation | None, bytes]] = []
+        while self.refusals and self._expected and self._expected[0].step is Step.REFUSAL:
             expected = self._expected[0]
-            said += expected.refusal
-            if expected.with_ready:
-                said += backend.build_ready(self.transaction_status)
+            ready = backend.build_ready(self.transaction_status) if expected.with_ready else b""
+            said.append((expected.operation, expected.refusal + ready))
             self._done(succeeded=False)
         return said
 
@@ -250,7 +250,7 @@ class Pipeline:
 
     def _settle(self, expected: Expected, *, succeeded: bool) -> None:
         if expected.step is Step.REFUSAL:
-            self._refusals -= 1
+            self.refusals -= 1
         operation = expected.operation
         if operation is not None:
             operation.outstanding -= 1

@@ -61,6 +61,12 @@ class _State(Enum):
     CLOSED = "closed"
 
 
+class _Part(Enum):
+    RECORD = "record"
+    AGENT = "agent"
+    TARGET = "target"
+
+
 class PostgresSession:
     """A session between its admission and its last record. See `gate.live.LiveSession`."""
 
@@ -111,8 +117,8 @@ class PostgresSession:
         #: Where the last intent stands: no answer leaves before it is durable.
         self._intent_position = 0
         self._was_told_why = False
-        #: The record is closed, the agent's connection is, the target's is.
-        self._still_open = 3
+        #: What is not closed yet. The session is over when nothing is left.
+        self._open = {_Part.RECORD, _Part.AGENT, _Part.TARGET}
         self._drain_timer: asyncio.TimerHandle | None = None
         bound_write_buffer(agent)
         bound_write_buffer(self._target)
@@ -277,8 +283,7 @@ class PostgresSession:
                 shown_from = end
                 self._show_aside(kind, data, start, end)
             pipeline.answer(kind, data, start, end, count)
-            said = pipeline.take_refusal()
-            if said:
+            if pipeline.refusals and (said := self._take_refusals()):
                 injected = [] if injected is None else injected
                 injected += (data[copied:end], said)
                 copied = end
@@ -331,13 +336,15 @@ class PostgresSession:
 
     def _refuse_what_is_due(self) -> None:
         """Say refusals that no answer of the target stands before."""
-        said = self._pipeline.take_refusal()
-        if said:
-            if self._pipeline.current is None:
-                operation = self._pipeline.finished[-1] if self._pipeline.finished else None
-                if operation is not None:
-                    self._recorder.shown(operation, said)
+        if self._pipeline.refusals and (said := self._take_refusals()):
             self._release(said)
+
+    def _take_refusals(self) -> bytes:
+        refusals = self._pipeline.take_refusals()
+        for operation, said in refusals:
+            if operation is not None:
+                self._recorder.shown(operation, said)
+        return b"".join(said for _, said in refusals)
 
     # ------------------------------------------------------------ endings
 
@@ -355,6 +362,9 @@ class PostgresSession:
     def end(self, reason: str) -> None:
         """See `gate.live.LiveSession`."""
         self._end(reason, fatal(ADMIN_SHUTDOWN, reason, "Open a new session to go on."))
+        if self._services.journal.failed is not None:
+            # The journal will tell nobody of durability any more: the record is as closed as it can be.
+            self._record_closed()
 
     def cancel(self) -> None:
         """The agent asks to cancel what runs. The request is on record before the target hears of it."""
@@ -405,7 +415,7 @@ class PostgresSession:
 
     def _agent_lost(self) -> None:
         self._drain("the agent closed the connection")
-        self._one_closed()
+        self._part_closed(_Part.AGENT)
 
     def _drain(self, reason: str) -> None:
         """The agent is done: let the target finish what it was asked, then end."""
@@ -425,7 +435,7 @@ class PostgresSession:
 
     def _target_lost(self) -> None:
         self._end_with_target()
-        self._one_closed()
+        self._part_closed(_Part.TARGET)
 
     def _end_with_target(self) -> None:
         if self._state is _State.CLOSED:
@@ -445,17 +455,20 @@ class PostgresSession:
             self._drain_timer.cancel()
         try:
             self._recorder.close(
-                reason, lambda position: self._services.journal.when_durable(position, self._one_closed)
+                reason, lambda position: self._services.journal.when_durable(position, self._record_closed)
             )
         except RecordNotKept as error:
             _log.error("record_not_kept", session=self.session_id, problem=str(error))
-            self._one_closed()
+            self._record_closed()
         _log.info("session_closed", session=self.session_id, reason=reason, operations=self._recorder.operations)
         self._services.link.session_closed(self.session_id, reason)
 
-    def _one_closed(self) -> None:
-        self._still_open -= 1
-        if self._still_open == 0:
+    def _record_closed(self) -> None:
+        self._part_closed(_Part.RECORD)
+
+    def _part_closed(self, part: _Part) -> None:
+        self._open.discard(part)
+        if not self._open:
             self._services.live.remove(self)
             self._on_closed()
 

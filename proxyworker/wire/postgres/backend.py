@@ -7,10 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from proxyworker.wire.postgres.errors import MalformedMessage
 from proxyworker.wire.postgres.scan import HEADER_BYTES
+
+#: The same few tags and row descriptions come again and again: parsed ones are kept, if they are short.
+KEPT_MESSAGES: Final = 1_024
+MAX_KEPT_BYTES: Final = 2_048
 
 AUTHENTICATION: Final = ord("R")
 BACKEND_KEY_DATA: Final = ord("K")
@@ -115,29 +120,44 @@ def parse_error(data: bytes, start: int, end: int) -> ServerError:
 
 def parse_command_tag(data: bytes, start: int, end: int) -> str:
     """The tag of a CommandComplete, such as "INSERT 0 5"."""
-    if end - start < HEADER_BYTES + 1 or data[end - 1] != 0:
-        raise MalformedMessage("CommandComplete: the tag is not terminated")
-    return _text(data[start + HEADER_BYTES : end - 1])
+    frame = data[start:end]
+    return _kept_tag(frame) if len(frame) <= MAX_KEPT_BYTES else _parse_tag(frame)
 
 
 def parse_columns(data: bytes, start: int, end: int) -> tuple[str, ...]:
     """The column names of a RowDescription."""
-    at = start + HEADER_BYTES
+    frame = data[start:end]
+    return _kept_columns(frame) if len(frame) <= MAX_KEPT_BYTES else _parse_columns(frame)
+
+
+def _parse_tag(frame: bytes) -> str:
+    if len(frame) < HEADER_BYTES + 1 or frame[-1] != 0:
+        raise MalformedMessage("CommandComplete: the tag is not terminated")
+    return _text(frame[HEADER_BYTES:-1])
+
+
+def _parse_columns(frame: bytes) -> tuple[str, ...]:
+    end = len(frame)
+    at = HEADER_BYTES
     if at + 2 > end:
         raise MalformedMessage("RowDescription: no column count")
-    count = int.from_bytes(data[at : at + 2], "big")
+    count = int.from_bytes(frame[at : at + 2], "big")
     at += 2
     names: list[str] = []
     for _ in range(count):
-        stop = data.find(b"\x00", at, end)
+        stop = frame.find(b"\x00", at)
         if stop < 0 or stop + 19 > end:
             raise MalformedMessage("RowDescription: a column that reaches beyond the message")
-        names.append(_text(data[at:stop]))
+        names.append(_text(frame[at:stop]))
         # Behind the name: table OID, attribute number, type OID, size, modifier, format: 18 bytes.
         at = stop + 19
     if at != end:
         raise MalformedMessage("RowDescription: bytes after the columns")
     return tuple(names)
+
+
+_kept_tag = lru_cache(maxsize=KEPT_MESSAGES)(_parse_tag)
+_kept_columns = lru_cache(maxsize=KEPT_MESSAGES)(_parse_columns)
 
 
 def parse_parameter_status(data: bytes, start: int, end: int) -> tuple[str, str]:
@@ -167,6 +187,7 @@ def parse_sasl_mechanisms(body: bytes) -> tuple[str, ...]:
     return tuple(_text(name) for name in body.split(b"\x00") if name)
 
 
+@lru_cache(maxsize=KEPT_MESSAGES)
 def rows_of_tag(tag: str) -> int:
     """The row count at the end of a command tag, 0 where it has none that a server could mean."""
     last = tag.rpartition(" ")[2]

@@ -130,7 +130,7 @@ class Play:
         said = b""
         for message in messages:
             self.pipeline.answer(message[0], message, 0, len(message), 1)
-            said += self.pipeline.take_refusal()
+            said += b"".join(text for _, text in self.pipeline.take_refusals())
         self._record()
         if self.pipeline.is_idle and self.pipeline.transaction_status == backend.IDLE:
             self.requests.transaction_ended()
@@ -142,7 +142,7 @@ class Play:
 
     def refused(self) -> bytes:
         """What is said before anything else is answered."""
-        said = self.pipeline.take_refusal()
+        said = b"".join(text for _, text in self.pipeline.take_refusals())
         self._record()
         return said
 
