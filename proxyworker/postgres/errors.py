@@ -19,7 +19,6 @@ from proxyworker.wire.postgres import backend
 #: SQLSTATEs (PostgreSQL documentation, appendix A).
 PROTOCOL_VIOLATION: Final = "08P01"
 CONNECTION_FAILURE: Final = "08006"
-FEATURE_NOT_SUPPORTED: Final = "0A000"
 INSUFFICIENT_PRIVILEGE: Final = "42501"
 PROGRAM_LIMIT_EXCEEDED: Final = "54000"
 ADMIN_SHUTDOWN: Final = "57P01"

@@ -103,7 +103,6 @@ FRONTEND: dict[str, Vector] = {
         write=partial(frontend.build_sasl_initial, "SCRAM-SHA-256", b"n,,"),
     ),
     "sasl response": Vector(frame("p", b"c=biws"), None, write=partial(frontend.build_sasl_response, b"c=biws")),
-    "sync": Vector(frame("S"), None, write=lambda: frontend.SYNC_MESSAGE),
     "terminate": Vector(frame("X"), None, write=lambda: frontend.TERMINATE_MESSAGE),
 }
 
@@ -139,7 +138,6 @@ BACKEND: dict[str, Vector] = {
         frame("S", b"TimeZone\x00UTC\x00"),
         ("TimeZone", "UTC"),
         parameter_status,
-        partial(backend.build_parameter_status, "TimeZone", "UTC"),
     ),
     "key of 3.0": Vector(
         frame("K", b"\x00\x00\x00\x07abcd"), (7, b"abcd"), backend_key, partial(backend.build_backend_key, 7, b"abcd")

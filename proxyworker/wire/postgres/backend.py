@@ -36,7 +36,6 @@ EMPTY_QUERY: Final = ord("I")
 PORTAL_SUSPENDED: Final = ord("s")
 COPY_IN: Final = ord("G")
 COPY_OUT: Final = ord("H")
-COPY_BOTH: Final = ord("W")
 COPY_DATA: Final = ord("d")
 COPY_DONE: Final = ord("c")
 FUNCTION_RESULT: Final = ord("V")
@@ -79,12 +78,6 @@ def build_error(*, severity: str, code: str, message: str, detail: str = "", hin
 def build_ready(transaction_status: int) -> bytes:
     """A ReadyForQuery."""
     return b"Z\x00\x00\x00\x05" + bytes((transaction_status,))
-
-
-def build_parameter_status(name: str, value: str) -> bytes:
-    """A ParameterStatus."""
-    body = f"{_clean(name)}\x00{_clean(value)}\x00".encode()
-    return b"S" + (len(body) + 4).to_bytes(4, "big") + body
 
 
 def build_backend_key(process_id: int, secret: bytes) -> bytes:

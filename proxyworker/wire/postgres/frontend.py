@@ -28,7 +28,6 @@ COPY_FAIL: Final = ord("f")
 TERMINATE: Final = ord("X")
 PASSWORD: Final = ord("p")
 
-SYNC_MESSAGE: Final = b"S\x00\x00\x00\x04"
 TERMINATE_MESSAGE: Final = b"X\x00\x00\x00\x04"
 
 #: Describe and Close name a statement or a portal.
