@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import random
-from collections.abc import Awaitable, Callable, Iterable
-from hashlib import sha256
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Final
 
@@ -20,6 +20,8 @@ from proxyworker.link import Link
 WORKERS: Final = 4
 #: A segment of 16 MiB over a slow line.
 UPLOAD_SECONDS: Final = 120.0
+#: Held of each segment while it is sent: several whole ones, with the copies on their way out, cost 200 MiB.
+CHUNK_BYTES: Final = 256 * 1024
 FIRST_RETRY_SECONDS: Final = 0.5
 MAX_RETRY_SECONDS: Final = 60.0
 
@@ -84,16 +86,17 @@ class Uploader:
     async def _upload(self, segment: SealedContent) -> str:
         """What kept the segment from being stored, or "". Says nothing of the upload's URL, which is signed."""
         try:
-            data = await asyncio.to_thread(self._path(segment).read_bytes)
+            path = self._path(segment)
+            size_bytes, sha256 = await asyncio.to_thread(_measure, path)
             ticket = await self._link.request_upload(
-                session_id=segment.session_id,
-                index=segment.index,
-                sha256=await asyncio.to_thread(lambda: sha256(data).digest()),
-                size_bytes=len(data),
+                session_id=segment.session_id, index=segment.index, sha256=sha256, size_bytes=size_bytes
             )
             if ticket.url:
                 response = await self._client.put(
-                    self._origin.join(ticket.url), content=data, headers=ticket.headers, timeout=UPLOAD_SECONDS
+                    self._origin.join(ticket.url),
+                    content=_read(path),
+                    headers={**ticket.headers, "Content-Length": str(size_bytes)},
+                    timeout=UPLOAD_SECONDS,
                 )
                 if not response.is_success:
                     return f"HTTP {response.status_code}"
@@ -105,3 +108,17 @@ class Uploader:
         except (OSError, httpx.HTTPError, httpx.InvalidURL) as error:
             return type(error).__name__
         return ""
+
+
+def _measure(path: Path) -> tuple[int, bytes]:
+    """Size and SHA-256 of the file. Raises `OSError`."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").digest()
+        return file.tell(), digest
+
+
+async def _read(path: Path) -> AsyncIterator[bytes]:
+    """The file, piece by piece. Raises `OSError`."""
+    with path.open("rb") as file:
+        while data := await asyncio.to_thread(file.read, CHUNK_BYTES):
+            yield data
