@@ -34,6 +34,7 @@ from proxyworker.contract import (
     FromControlPlane,
     FromWorker,
     Heartbeat,
+    JournalOpened,
     OpenSession,
     OperationIntent,
     OperationOutcome,
@@ -119,10 +120,13 @@ class ControlPlane:
         async with self.changed:
             await self.changed.wait_for(lambda: len(self.records) >= count)
 
-    async def is_settled(self) -> None:
-        """Return when everything on record has its end on record."""
+    async def is_settled(self, *, starts: int) -> None:
+        """Return when a worker's last start is on record, of so many, and the end of everything before it."""
         async with self.changed:
-            await self.changed.wait_for(lambda: self._unsettled() == 0)
+            await self.changed.wait_for(lambda: self._starts() == starts and self._unsettled() == 0)
+
+    def _starts(self) -> int:
+        return sum(isinstance(record, JournalOpened) for record in self.records)
 
     def _unsettled(self) -> int:
         begun = sum(isinstance(record, OperationIntent | SessionOpened) for record in self.records)

@@ -60,7 +60,7 @@ async def test_whatever_reached_the_target_is_on_record_and_what_is_unknown_is_l
             await worker.communicate()
             await asyncio.gather(*agents)
         await run_worker()
-        await control_plane.is_settled()
+        await control_plane.is_settled(starts=kills + 1)
     check_record(control_plane, target, kills)
 
 
