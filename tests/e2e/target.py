@@ -1,0 +1,36 @@
+"""The demo's target, beside the gate: to prepare it, and to see what reached it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psycopg
+
+if TYPE_CHECKING:
+    from tests.e2e.demo import Demo
+
+
+def as_superuser(demo: Demo) -> psycopg.Connection:
+    """An autocommit connection to the shop."""
+    told = demo.told["target"]
+    return psycopg.connect(
+        host="localhost",
+        port=told["port"],
+        user="postgres",
+        password=Path(told["superuser_password_file"]).read_text(),
+        dbname=told["database"],
+        autocommit=True,
+        sslmode="verify-full",
+        sslrootcert=told["ca_file"],
+        connect_timeout=10,
+    )
+
+
+def waits_for(demo: Demo, statement: str) -> str:
+    """What the backend that runs the statement waits for (pg_stat_activity); empty while none runs it, or waits."""
+    with as_superuser(demo) as target:
+        found = target.execute(
+            "SELECT wait_event FROM pg_stat_activity WHERE query = %s AND state = 'active'", (statement,)
+        ).fetchone()
+    return (found[0] or "") if found else ""
