@@ -101,6 +101,8 @@ _options["options"] = (
 )
 if NARROWGATE.mode is not Mode.TEST:  # a pool outlives the test that opened it
     _options["pool"] = {"min_size": 1, "max_size": NARROWGATE.database_pool_size, "timeout": 10}
+    # A restart of the database leaves dead connections in the pool: each would fail one request, or a worker's sign-on.
+    _database["CONN_HEALTH_CHECKS"] = True
 DATABASES = {"default": _database}
 
 CACHES = {
