@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 from django.contrib.auth.models import AnonymousUser
-from django.db.models import QuerySet
+from django.db.models import Exists, OuterRef, Q, QuerySet
 from django_scopes import scopes_disabled
 
-from accounts.models import Membership, User
+from accounts.models import Agent, Membership, User
 from controlplane.authority import NO_AUTHORITY, Authority, Role
 
 
 def colleagues() -> QuerySet[User]:
     """The people with a role in the tenants in scope."""
     return User.objects.filter(pk__in=Membership.objects.values("user"))
+
+
+def suspended_agents() -> QuerySet[Agent]:
+    """The agents in scope whose sponsor has left: inactive, or without a role in the agent's tenant."""
+    has_role = Membership.objects.filter(user=OuterRef("sponsor"), tenant=OuterRef("tenant"))
+    has_left = Q(sponsor__is_active=False) | ~Exists(has_role)
+    agents: QuerySet[Agent] = Agent.objects.filter(has_left, sponsor__isnull=False)
+    return agents
 
 
 def authority_for(user: User | AnonymousUser) -> Authority:

@@ -47,8 +47,12 @@ _USER_FIELDS: Final = ("email", "name", "is_active", "is_superuser")
 _MEMBERSHIP_FIELDS: Final = ("user", "role")
 _AGENT_FIELDS: Final = ("name", "description", "sponsor", "groups", "is_active")
 _TRUST_FIELDS: Final = (
-    "name", "issuer", "audience", "jwks_url", "algorithms", "clock_skew_seconds", "person_claim", "is_active"
+    "name", "issuer", "audience", "jwks_url", "algorithms", "clock_skew_seconds", "person_claim", "groups_claim",
+    "label_claims", "is_active",
 )  # fmt: skip
+
+#: All of a trust's rules are looked at for each token.
+MAX_TRUST_RULES: Final = 200
 
 HashedTokenT = TypeVar("HashedTokenT", bound=HashedToken)
 
@@ -105,10 +109,10 @@ def delete_membership(membership: Membership, *, acting_user: User | None) -> No
 def save_agent(agent: Agent, *, acting_user: User | None) -> Agent:
     """Create or change an agent. Deactivated, it connects no more and its sessions end."""
     agent.groups = sorted(set(agent.groups))
-    if agent.sponsor_id is not None:
+    if agent.sponsor_id is not None and agent.is_active:  # one whose sponsor has left can still be deactivated
         with scope(tenant=agent.tenant_id):
-            if not Membership.objects.filter(user=agent.sponsor_id).exists():
-                raise ValidationError({"sponsor": "Choose a person with a role in this tenant."})
+            if not Membership.objects.filter(user=agent.sponsor_id, user__is_active=True).exists():
+                raise ValidationError({"sponsor": "Choose an active person with a role in this tenant."})
     save_recorded(agent, acting_user=acting_user, noun="agent", fields=_AGENT_FIELDS)
     return agent
 
@@ -184,10 +188,9 @@ def forget_old_tokens(*, now: datetime) -> int:
 
 @dataclass(frozen=True, slots=True, order=True)
 class RuleSpec:
-    """A rule as it is wanted: these claims stand for this agent."""
+    """A rule as it is wanted: claims for which all these conditions hold stand for this agent."""
 
-    claim: str
-    value: str
+    conditions: tuple[str, ...]
     agent_id: UUID
 
 
@@ -201,17 +204,19 @@ def save_trust(trust: OidcTrust, *, acting_user: User | None, rules: Iterable[Ru
     with scope(tenant=trust.tenant_id):
         kept = {} if trust._state.adding else {_spec(rule): rule for rule in TrustRule.objects.filter(trust=trust)}
         wanted = set(kept) if rules is None else set(rules)
-        if len({(spec.claim, spec.value) for spec in wanted}) != len(wanted):
-            raise ValidationError({"rules": "One claim and value stands for two agents. Keep one of the rules."})
+        if len(wanted) > MAX_TRUST_RULES:
+            raise ValidationError({"rules": f"A trust has at most {MAX_TRUST_RULES} rules."})
+        if len({frozenset(spec.conditions) for spec in wanted}) != len(wanted):
+            raise ValidationError({"rules": "The same conditions stand for two agents. Keep one of the rules."})
         told = {} if wanted == set(kept) else {"rules": _rules_state(wanted)}
         changed = save_recorded(trust, acting_user=acting_user, noun="oidc_trust", fields=_TRUST_FIELDS, also=told)
         for spec in set(kept) - wanted:
             kept[spec].delete()
         for spec in sorted(wanted - set(kept)):
             rule = TrustRule(
-                tenant_id=trust.tenant_id, trust=trust, claim=spec.claim, value=spec.value, agent_id=spec.agent_id
+                tenant_id=trust.tenant_id, trust=trust, conditions=list(spec.conditions), agent_id=spec.agent_id
             )
-            rule.full_clean()
+            _check_rule(rule)
             rule.save()
     return changed
 
@@ -288,14 +293,23 @@ def _check_trust(trust: OidcTrust) -> None:
     for field, url in (("issuer", trust.issuer), ("jwks_url", trust.jwks_url)):
         if url and not is_fetchable(url):
             wrong[field] = "Use an https URL without user name and fragment."
+        elif "{" in url:
+            wrong[field] = "Replace what stands in braces."
     if not trust.algorithms or len(set(trust.algorithms)) != len(trust.algorithms):
         wrong["algorithms"] = "Name at least one algorithm, each once."
     if wrong:
         raise ValidationError(wrong)
 
 
+def _check_rule(rule: TrustRule) -> None:
+    try:
+        rule.full_clean()
+    except ValidationError as error:
+        raise ValidationError({"rules": error.messages}) from None
+
+
 def _spec(rule: TrustRule) -> RuleSpec:
-    return RuleSpec(claim=rule.claim, value=rule.value, agent_id=rule.agent_id)
+    return RuleSpec(conditions=tuple(rule.conditions), agent_id=rule.agent_id)
 
 
 def _rules_state(specs: Iterable[RuleSpec]) -> list[str]:
@@ -304,6 +318,7 @@ def _rules_state(specs: Iterable[RuleSpec]) -> list[str]:
     for spec in sorted(specs):
         name = Agent.objects.filter(pk=spec.agent_id).values_list("name", flat=True).first()
         if name is None:
-            raise ValidationError({"rules": f"The rule for {spec.claim} = {spec.value} names no agent of this tenant."})
-        told.append(f"{spec.claim} = {spec.value} → {name}")
+            problem = f"The rule for {' and '.join(spec.conditions)} names no agent of this tenant."
+            raise ValidationError({"rules": problem})
+        told.append(f"{' and '.join(spec.conditions)} → {name}")
     return told

@@ -13,7 +13,7 @@ from rest_framework.exceptions import PermissionDenied
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from accounts import actions
+from accounts import actions, trusting
 from accounts.access import colleagues
 from accounts.models import (
     DEFAULT_ALGORITHMS,
@@ -26,6 +26,7 @@ from accounts.models import (
     TrustRule,
     User,
 )
+from accounts.trials import MAX_TRIED_CHARACTERS, claims_to_try
 from controlplane.api import (
     EditableTenantViewSet,
     ReadOnlyTenantViewSet,
@@ -37,6 +38,8 @@ from controlplane.authority import Power
 
 #: What a request may say at all; the actions know the bounds that hold.
 MAX_LIFETIME_SECONDS: Final = 366 * 24 * 3600
+#: Trusts that one dry run looks at.
+MAX_TRIED_TRUSTS: Final = 100
 _ONCE: Final = "The token itself. It is shown in this answer and never again."
 
 
@@ -174,14 +177,13 @@ class AgentTokenViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, Tenant
 
 
 class TrustRuleSerializer(serializers.ModelSerializer[TrustRule]):
-    """Which claim stands for which agent, by the agent's name."""
+    """Which claims stand for which agent, by the agent's name. Conditions: `claim = text` or `claim ~ pattern`."""
 
     agent = serializers.CharField(source="agent.name")
 
     class Meta:
         model = TrustRule
-        fields: ClassVar[list[str]] = ["claim", "value", "agent"]
-        validators: ClassVar[list[Any]] = []
+        fields: ClassVar[list[str]] = ["conditions", "agent"]
 
 
 class OidcTrustSerializer(TenantModelSerializer):
@@ -194,7 +196,7 @@ class OidcTrustSerializer(TenantModelSerializer):
         model = OidcTrust
         fields: ClassVar[list[str]] = [
             "id", "tenant", "name", "issuer", "audience", "jwks_url", "algorithms", "clock_skew_seconds",
-            "person_claim", "is_active", "rules", "created_at", "updated_at",
+            "person_claim", "groups_claim", "label_claims", "is_active", "rules", "created_at", "updated_at",
         ]  # fmt: skip
 
     def validate_algorithms(self, value: set[str]) -> list[str]:
@@ -219,6 +221,29 @@ class OidcTrustSerializer(TenantModelSerializer):
         return OidcTrust.objects.select_related("tenant").get(pk=trust.pk)
 
 
+class TrialRequest(serializers.Serializer[Any]):
+    """Claims to try: a JWT, whose signature is not looked at, or claims as JSON in a text."""
+
+    token_or_claims = serializers.CharField(max_length=MAX_TRIED_CHARACTERS)
+
+
+class RuleVerdictSerializer(serializers.Serializer[Any]):
+    """What a rule says: `failed` is empty when it matches."""
+
+    conditions = serializers.ListField(child=serializers.CharField())
+    agent = serializers.CharField()
+    failed = serializers.ListField(child=serializers.CharField())
+
+
+class TrustVerdictSerializer(serializers.Serializer[Any]):
+    """What a trust makes of the claims. `agent` is null when they stand for none; `problems` says why."""
+
+    trust = serializers.CharField()
+    agent = serializers.CharField(allow_null=True)
+    problems = serializers.ListField(child=serializers.CharField())
+    rules = RuleVerdictSerializer(many=True)
+
+
 class OidcTrustViewSet(mixins.DestroyModelMixin, EditableTenantViewSet):
     """Providers whose JWTs stand for agents."""
 
@@ -232,6 +257,18 @@ class OidcTrustViewSet(mixins.DestroyModelMixin, EditableTenantViewSet):
     def get_queryset(self) -> QuerySet[OidcTrust]:
         """With the rules."""
         return super().get_queryset().prefetch_related("rules__agent")
+
+    @extend_schema(request=TrialRequest, responses=TrustVerdictSerializer(many=True), filters=False)
+    @action(detail=False, methods=["post"], url_path="dry-run", pagination_class=None)
+    def dry_run(self, request: Request, **_: Any) -> Response:
+        """Say which agent these claims would stand for, by each trust, and why not. Nobody is let in."""
+        wanted = TrialRequest(data=request.data)
+        wanted.is_valid(raise_exception=True)
+        trusts = self.get_queryset()
+        if not self.authority.is_operator:
+            trusts = trusts.filter(tenant__in=self.authority.tenant_ids(Power.MANAGE))
+        verdicts = trusting.explain(claims_to_try(wanted.validated_data["token_or_claims"]), trusts[:MAX_TRIED_TRUSTS])
+        return Response(TrustVerdictSerializer(verdicts, many=True).data, headers={"Cache-Control": "no-store"})
 
     def perform_destroy(self, instance: OidcTrust) -> None:
         """By the action."""
@@ -324,7 +361,7 @@ def _rule_spec(trust: OidcTrust, rule: dict[str, Any]) -> actions.RuleSpec:
     agent = Agent.objects.filter(tenant_id=trust.tenant_id, name=name).first()
     if agent is None:
         raise serializers.ValidationError({"rules": f"There is no agent {name} in this tenant."})
-    return actions.RuleSpec(claim=rule["claim"], value=rule["value"], agent_id=agent.pk)
+    return actions.RuleSpec(conditions=tuple(rule["conditions"]), agent_id=agent.pk)
 
 
 ROUTES: Final = (

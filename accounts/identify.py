@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 from uuid import UUID
@@ -10,7 +11,8 @@ from uuid import UUID
 import structlog
 from django_scopes import scopes_disabled
 
-from accounts import oidc
+from accounts import oidc, trusting
+from accounts.access import suspended_agents
 from accounts.actions import note_use
 from accounts.errors import BadCredential, ExpiredCredential
 from accounts.models import Agent, AgentToken, Tenant
@@ -24,7 +26,7 @@ BY_OIDC: Final = "oidc"
 
 @dataclass(frozen=True, slots=True)
 class IdentifiedAgent:
-    """An active agent of an active tenant, and until when it may count on that.
+    """An active agent of an active tenant, and until when it may count on that. The last four are as in `Principal`.
 
     `credential_id` names what it proved itself by ("token:<id>", "trust:<uuid>"), for whoever withdraws that later.
     """
@@ -34,7 +36,10 @@ class IdentifiedAgent:
     authenticated_by: str
     credential_id: str
     expires_at: datetime
+    groups: tuple[str, ...]
     on_behalf_of: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    actors: tuple[str, ...] = ()
 
 
 def identify_agent(credential: str, *, now: datetime, tenant_id: UUID | None = None) -> IdentifiedAgent:
@@ -64,6 +69,7 @@ def _by_issued_token(credential: str, *, now: datetime, tenant_id: UUID | None) 
         raise BadCredential("revoked token")
     if not (token.agent.is_active and token.tenant.is_active):
         raise BadCredential("inactive agent or tenant")
+    _refuse_suspended(token.agent)
     if token.expires_at <= now:
         raise ExpiredCredential(token.expires_at)
     note_use(token, now=now)
@@ -73,16 +79,28 @@ def _by_issued_token(credential: str, *, now: datetime, tenant_id: UUID | None) 
         authenticated_by=BY_ISSUED_TOKEN,
         credential_id=f"token:{token.token_id}",
         expires_at=token.expires_at,
+        groups=tuple(token.agent.groups),
     )
 
 
 def _by_jwt(credential: str, *, now: datetime, tenant_id: UUID | None) -> IdentifiedAgent:
     verified = oidc.verify_token(credential, now=now, tenant_id=tenant_id)
+    trust, claims = verified.trust, verified.claims
+    agent = trusting.find_agent(claims, trust)
+    _refuse_suspended(agent)
     return IdentifiedAgent(
-        tenant=verified.trust.tenant,
-        agent=verified.agent,
+        tenant=trust.tenant,
+        agent=agent,
         authenticated_by=BY_OIDC,
-        credential_id=f"trust:{verified.trust.pk}",
+        credential_id=f"trust:{trust.pk}",
         expires_at=verified.expires_at,
-        on_behalf_of=verified.on_behalf_of,
+        groups=trusting.groups_of(claims, trust, agent),
+        on_behalf_of=trusting.person_of(claims, trust),
+        labels=trusting.labels_of(claims, trust),
+        actors=trusting.actors_of(claims),
     )
+
+
+def _refuse_suspended(agent: Agent) -> None:
+    if suspended_agents().filter(pk=agent.pk).exists():
+        raise BadCredential("the agent's sponsor has left")

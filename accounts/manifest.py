@@ -20,7 +20,7 @@ tenant: acme
 name: workforce
 issuer: https://idp.acme.example
 audience: narrowgate
-rules: [{claim: sub, value: reporter-prod, agent: reporter}]
+rules: [{conditions: [sub = reporter-prod], agent: reporter}]
 """
 
 from __future__ import annotations
@@ -77,11 +77,13 @@ class AgentFields(TenantDocument, frozen=True, kw_only=True):
 
 
 class TrustRuleFields(Document, frozen=True, kw_only=True):
-    """Which claim stands for which agent."""
+    """Which claims stand for which agent: conditions as in `accounts.matching`."""
 
-    claim: str = "sub"
-    value: str
+    conditions: list[str]
     agent: str
+
+    def __str__(self) -> str:
+        return f"{' and '.join(self.conditions)} → {self.agent}"
 
 
 class OidcTrustFields(TenantDocument, frozen=True, kw_only=True):
@@ -94,6 +96,8 @@ class OidcTrustFields(TenantDocument, frozen=True, kw_only=True):
     algorithms: list[str] = msgspec.field(default_factory=lambda: [one.value for one in DEFAULT_ALGORITHMS])
     clock_skew_seconds: int = 30
     person_claim: str = ""
+    groups_claim: str = ""
+    label_claims: list[str] = []
     is_active: bool = True
     rules: list[TrustRuleFields] = []
 
@@ -193,8 +197,8 @@ class OidcTrustKind:
         """By name within the tenant; rules that aren't in the document go."""
         trust = OidcTrust.objects.filter(name=wanted.name).first()
         kept = [] if trust is None else TrustRule.objects.filter(trust=trust).select_related("agent")
-        rules_before = sorted(f"{rule.claim} = {rule.value} → {rule.agent.name}" for rule in kept)
-        rules_after = sorted(f"{rule.claim} = {rule.value} → {rule.agent}" for rule in wanted.rules)
+        rules_before = sorted(str(rule) for rule in kept)
+        rules_after = sorted(str(rule) for rule in wanted.rules)
         specs = [_rule_spec(index, rule) for index, rule in enumerate(wanted.rules)]
         save = partial(actions.save_trust, acting_user=None, rules=specs)
         values = {name: getattr(wanted, name) for name in _TRUST_VALUES}
@@ -209,7 +213,8 @@ class OidcTrustKind:
 
 
 _TRUST_VALUES: Final = (
-    "name", "issuer", "audience", "jwks_url", "algorithms", "clock_skew_seconds", "person_claim", "is_active"
+    "name", "issuer", "audience", "jwks_url", "algorithms", "clock_skew_seconds", "person_claim", "groups_claim",
+    "label_claims", "is_active",
 )  # fmt: skip
 
 KINDS: Final[tuple[Kind, ...]] = (TenantKind(), UserKind(), AgentKind(), OidcTrustKind())
@@ -235,4 +240,4 @@ def _rule_spec(index: int, rule: TrustRuleFields) -> actions.RuleSpec:
     agent = Agent.objects.filter(name=rule.agent).first()
     if agent is None:
         raise DocumentError(f"rules[{index}].agent", f"there is no agent {rule.agent}", "Add a document of kind Agent")
-    return actions.RuleSpec(claim=rule.claim, value=rule.value, agent_id=agent.pk)
+    return actions.RuleSpec(conditions=tuple(rule.conditions), agent_id=agent.pk)

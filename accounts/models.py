@@ -7,11 +7,13 @@ from typing import Any, ClassVar, Final
 
 from django.contrib.auth.base_user import AbstractBaseUser, BaseUserManager
 from django.contrib.postgres.fields import ArrayField
+from django.core.exceptions import ValidationError
 from django.core.validators import MaxValueValidator, RegexValidator
 from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Lower
 
+from accounts.matching import MAX_CONDITION_CHARACTERS, MAX_CONDITIONS, BadCondition, parse_condition
 from accounts.tenancy import TenantOwned
 from accounts.tokens import DIGEST_CHARACTERS, ID_CHARACTERS
 from controlplane.authority import Role
@@ -21,6 +23,7 @@ AGENT_NAME_PATTERN: Final = r"^[a-z0-9]([a-z0-9._@-]{0,98}[a-z0-9])?\Z"
 GROUP_PATTERN: Final = r"^[A-Za-z0-9]([A-Za-z0-9._:@/-]{0,98}[A-Za-z0-9])?\Z"
 #: A principal goes with every grant and record; more groups than this are a directory, not a role.
 MAX_GROUPS: Final = 100
+MAX_LABELS: Final = 20
 #: RFC 7519 wants "no more than a few minutes" of leeway.
 MAX_CLOCK_SKEW_SECONDS: Final = 300
 
@@ -227,6 +230,16 @@ class OidcTrust(TenantOwned):
     person_claim = models.CharField(
         max_length=100, blank=True, help_text="The claim that names the person on whose behalf the agent acts."
     )
+    groups_claim = models.CharField(
+        max_length=200, blank=True, help_text="The claim that lists groups; the agent has them beside its own."
+    )
+    label_claims = ArrayField(
+        models.CharField(max_length=200),
+        size=MAX_LABELS,
+        default=list,
+        blank=True,
+        help_text="Claims that are kept with the session, such as repository or /kubernetes.io/namespace.",
+    )
     is_active = models.BooleanField(default=True)
 
     class Meta:
@@ -243,16 +256,25 @@ class OidcTrust(TenantOwned):
 
 
 class TrustRule(TenantOwned):
-    """A token of this trust whose `claim` is, or lists, exactly `value` stands for `agent`."""
+    """A token of this trust for which all conditions hold stands for `agent`. See `matching` for how one is written."""
 
     trust = models.ForeignKey(OidcTrust, on_delete=models.CASCADE, related_name="rules")
-    claim = models.CharField(max_length=100, default="sub")
-    value = models.CharField(max_length=500)
+    conditions = ArrayField(
+        models.CharField(max_length=MAX_CONDITION_CHARACTERS), size=MAX_CONDITIONS, help_text="All of them must hold."
+    )
     agent = models.ForeignKey(Agent, on_delete=models.CASCADE, related_name="trust_rules")
 
     class Meta:
-        ordering = ("claim", "value")
-        constraints = (models.UniqueConstraint(fields=("trust", "claim", "value"), name="trust_rule_once"),)
+        ordering = ("conditions",)
 
     def __str__(self) -> str:
-        return f"{self.claim} = {self.value} → {self.agent}"
+        return f"{' and '.join(self.conditions)} → {self.agent}"
+
+    def clean(self) -> None:
+        """Each condition must be one."""
+        super().clean()
+        for line in self.conditions or ():
+            try:
+                parse_condition(line)
+            except BadCondition as error:
+                raise ValidationError({"conditions": str(error)}) from None

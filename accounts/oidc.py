@@ -1,6 +1,8 @@
 """Agents that show a JWT of their tenant's identity provider (RFC 7519, hardened by RFC 8725).
 
-    bounds → header → the one trust for issuer and audience → key → signature → claims → the one agent by its rules
+    bounds → header → the one trust for issuer and audience → key → signature → claims
+
+`trusting` then finds the agent.
 
 Nothing that a token says is believed before its signature is checked, but for finding the trust that must have made it.
 """
@@ -8,11 +10,12 @@ Nothing that a token says is believed before its signature is checked, but for f
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final, TypeGuard
 from uuid import UUID
 
-from django.db.models import Q
 from joserfc import jws
 from joserfc.errors import ExpiredTokenError, JoseError
 from joserfc.jwt import JWTClaimsRegistry
@@ -20,7 +23,7 @@ from joserfc.registry import HeaderParameter
 
 from accounts.errors import BadCredential, ExpiredCredential
 from accounts.jwks import find_key
-from accounts.models import Agent, OidcTrust, TrustRule
+from accounts.models import OidcTrust
 
 #: A token with many groups is 4 to 16 KB.
 MAX_JWT_BYTES: Final = 32 * 1024
@@ -44,16 +47,13 @@ class _Registry(jws.JWSRegistry):
     max_payload_length = MAX_JWT_BYTES
 
 
+@dataclass(frozen=True, slots=True)
 class VerifiedToken:
-    """A token whose signature and claims hold: its trust, its agent, its end, and the person it speaks for."""
+    """A token whose signature and claims hold: its trust, its claims, and until when it is good."""
 
-    __slots__ = ("agent", "expires_at", "on_behalf_of", "trust")
-
-    def __init__(self, *, trust: OidcTrust, agent: Agent, expires_at: datetime, on_behalf_of: str) -> None:
-        self.trust = trust
-        self.agent = agent
-        self.expires_at = expires_at
-        self.on_behalf_of = on_behalf_of
+    trust: OidcTrust
+    claims: Mapping[str, Any] = field(repr=False)
+    expires_at: datetime
 
 
 def is_jwt(text: str) -> bool:
@@ -75,13 +75,12 @@ def verify_token(text: str, *, now: datetime, tenant_id: UUID | None) -> Verifie
         is_genuine = False
     if not is_genuine:
         raise BadCredential("signature")
-    expires_at = _check_claims(claims, trust, now=now)
-    return VerifiedToken(
-        trust=trust,
-        agent=_find_agent(claims, trust),
-        expires_at=expires_at,
-        on_behalf_of=_person(claims, trust),
-    )
+    return VerifiedToken(trust=trust, claims=claims, expires_at=_check_claims(claims, trust, now=now))
+
+
+def read_claims(text: str) -> dict[str, Any]:
+    """What a token says, believed by nobody: for people who look into one. Raises `BadCredential`."""
+    return _extract(text)[1]
 
 
 def _extract(text: str) -> tuple[jws.CompactSignature, dict[str, Any]]:
@@ -92,12 +91,20 @@ def _extract(text: str) -> tuple[jws.CompactSignature, dict[str, Any]]:
     try:
         signature = jws.extract_compact(text.encode(), registry=registry)
         registry.check_header(signature.headers())
-        claims = json.loads(signature.payload)
+        claims = json.loads(signature.payload, object_pairs_hook=_without_repeats)
     except (JoseError, ValueError, TypeError, RecursionError):
         raise BadCredential("no JWT that we accept") from None
     if not isinstance(claims, dict) or str(signature.headers().get("typ", "")).lower() not in TYPES:
         raise BadCredential("no JWT for this use")
     return signature, claims
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """RFC 7519, 4: a claim that is there twice may be read differently by whoever checked the token before."""
+    claims = dict(pairs)
+    if len(claims) != len(pairs):
+        raise ValueError("a claim is there twice")
+    return claims
 
 
 def _find_trust(claims: dict[str, Any], *, tenant_id: UUID | None) -> OidcTrust:
@@ -135,29 +142,6 @@ def _check_claims(claims: dict[str, Any], trust: OidcTrust, *, now: datetime) ->
     except (JoseError, ValueError, TypeError, OverflowError):
         raise BadCredential("claims") from None
     return datetime.fromtimestamp(min(claims["exp"] + trust.clock_skew_seconds, latest), tz=UTC)
-
-
-def _find_agent(claims: dict[str, Any], trust: OidcTrust) -> Agent:
-    """The one agent that the trust's rules give these claims. Two rules may agree; two agents are one too many."""
-    rules = TrustRule.objects.filter(trust=trust)
-    matching = Q()
-    for claim in rules.order_by("claim").values_list("claim", flat=True).distinct():
-        values = claims.get(claim)
-        texts = [value for value in (values if isinstance(values, list) else [values]) if _is_plain(value)]
-        if texts:
-            matching |= Q(claim=claim, value__in=texts)
-    if not matching:
-        raise BadCredential("no rule for these claims")
-    found = list(Agent.objects.filter(pk__in=rules.filter(matching).values("agent")).select_related("tenant")[:2])
-    if len(found) != 1 or not found[0].is_active:
-        raise BadCredential("no rule, or not one active agent, for these claims")
-    agent: Agent = found[0]
-    return agent
-
-
-def _person(claims: dict[str, Any], trust: OidcTrust) -> str:
-    value = claims.get(trust.person_claim) if trust.person_claim else None
-    return value[:254] if _is_plain(value) else ""
 
 
 def _is_plain(value: object) -> TypeGuard[str]:

@@ -95,9 +95,11 @@ def _grant(worker: LinkedWorker, frame: OpenSession, identified: IdentifiedAgent
     principal = Principal(
         id=str(agent.pk),
         name=agent.name,
-        groups=tuple(agent.groups),
+        groups=identified.groups,
         authenticated_by=identified.authenticated_by,
         on_behalf_of=identified.on_behalf_of,
+        actors=identified.actors,
+        labels=dict(identified.labels),
     )
     policy = effective_policy(worker.tenant_id)
     decision = decide(policy, principal=principal, target=frame.target)
@@ -161,6 +163,8 @@ def _write_session(
             "groups": list(principal.groups),
             "authenticated_by": principal.authenticated_by,
             "on_behalf_of": principal.on_behalf_of,
+            "actors": list(principal.actors),
+            "labels": principal.labels,
         },
         granted_at=now,
         expires_at=expires_at,

@@ -1,10 +1,9 @@
-"""The pages of agents, and of the providers whose JWTs stand for agents."""
+"""The pages of agents."""
 
 from __future__ import annotations
 
 from typing import Any, cast
 
-from django import forms
 from django.contrib import admin
 from django.contrib.postgres.fields import ArrayField
 from django.db.models import Count, Max, Q, QuerySet
@@ -15,22 +14,11 @@ from unfold.admin import TabularInline
 from unfold.contrib.filters.admin import AutocompleteSelectFilter
 from unfold.contrib.forms.widgets import ArrayWidget
 from unfold.decorators import action, display
-from unfold.widgets import (
-    UnfoldAdminCheckboxSelectMultipleWidget,
-)
 
 from accounts import actions
 from accounts.admin.labels import ACTIVE_LABELS, TOKEN_LABELS
 from accounts.admin.tokens import TokenForm, token_arguments, token_state
-from accounts.models import (
-    DEFAULT_ALGORITHMS,
-    Agent,
-    AgentToken,
-    OidcTrust,
-    SigningAlgorithm,
-    TrustRule,
-    User,
-)
+from accounts.models import Agent, AgentToken, User
 from controlplane.admin import TenantModelAdmin
 from controlplane.authority import Power, authority_of
 from controlplane.pages import asking_page, secret_page
@@ -143,79 +131,3 @@ class AgentAdmin(TenantModelAdmin):
             back_url=back_url,
             act=issue,
         )
-
-
-class TrustRuleInline(TabularInline):
-    """Which claims stand for which agent."""
-
-    model = TrustRule
-    hide_title = True
-    fields = ("claim", "value", "agent")
-    autocomplete_fields = ("agent",)
-    extra = 0
-
-    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:  # noqa: ARG002  # Django's signature
-        """As for the page."""
-        return authority_of(request).may(Power.READ)
-
-    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """As for a change of the trust."""
-        return authority_of(request).may(Power.MANAGE, None if obj is None else obj.tenant_id)
-
-    has_change_permission = has_add_permission
-    has_delete_permission = has_add_permission
-
-
-class OidcTrustForm(forms.ModelForm):  # type: ignore[type-arg]  # not subscriptable at run time
-    """A trust, with its algorithms to tick."""
-
-    algorithms = forms.MultipleChoiceField(
-        choices=SigningAlgorithm.choices,
-        initial=[one.value for one in DEFAULT_ALGORITHMS],
-        widget=UnfoldAdminCheckboxSelectMultipleWidget,
-        help_text="What its tokens may be signed with.",
-    )
-
-
-@admin.register(OidcTrust)
-class OidcTrustAdmin(TenantModelAdmin):
-    """Providers whose JWTs stand for agents."""
-
-    form = OidcTrustForm
-    can_delete = True
-    list_display = ("name", "tenant", "issuer", "audience", "state")
-    list_filter = ("is_active", ("tenant", AutocompleteSelectFilter))
-    list_filter_submit = True
-    list_select_related = ("tenant",)
-    search_fields = ("name", "issuer", "audience")
-    ordering = ("name",)
-    inlines = (TrustRuleInline,)
-    fieldsets = (
-        (None, {"fields": ("tenant", ("name", "is_active"))}),
-        ("Provider", {"fields": (("issuer", "audience"), "jwks_url")}),
-        ("Tokens", {"fields": ("algorithms", ("clock_skew_seconds", "person_claim"))}),
-    )
-
-    def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
-        """Not yet: the trust is saved with its rules."""
-
-    def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
-        """The trust and the rules that stand in the form, by the action."""
-        del change
-        rules = [
-            actions.RuleSpec(claim=row["claim"], value=row["value"], agent_id=row["agent"].pk)
-            for formset in formsets
-            for row in formset.cleaned_data
-            if row and not row.get("DELETE")
-        ]
-        actions.save_trust(form.instance, acting_user=cast("User", request.user), rules=rules)
-
-    def delete_row(self, request: HttpRequest, row: OidcTrust, *, acting_user: Any) -> None:
-        """By the action."""
-        del request
-        actions.delete_trust(row, acting_user=acting_user)
-
-    @display(description="state", ordering="is_active", label=ACTIVE_LABELS)
-    def state(self, trust: OidcTrust) -> str:
-        """Active or not."""
-        return "active" if trust.is_active else "inactive"

@@ -34,7 +34,10 @@ class Effect(StrEnum):
 
 
 class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Agents × targets, each a list of names in which `*` and `?` stand for any text and any character."""
+    """Agents × targets, each a list of names in which `*` and `?` stand for any text and any character.
+
+    `agents` may also name who is behind an agent: `person:ada@acme.example`, `actor:planner`.
+    """
 
     name: str
     effect: Effect

@@ -88,7 +88,7 @@ def make_trust(site: Site, provider: Provider, **fields: object) -> OidcTrust:
         **fields,
     }
     trust = OidcTrust(tenant=site.tenant, **values)
-    rule = actions.RuleSpec(claim="sub", value="reporter-prod", agent_id=site.agent.pk)
+    rule = actions.RuleSpec(conditions=("sub = reporter-prod",), agent_id=site.agent.pk)
     actions.save_trust(trust, acting_user=None, rules=[rule])
     return trust
 

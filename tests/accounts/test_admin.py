@@ -235,7 +235,7 @@ def trust_form(site: Site, *rules: tuple[str, str], **fields: Any) -> dict[str, 
         **fields,
     }
     for index, (value, agent) in enumerate(rules):
-        form |= {f"rules-{index}-claim": "sub", f"rules-{index}-value": value, f"rules-{index}-agent": agent}
+        form |= {f"rules-{index}-conditions": f"sub = {value}", f"rules-{index}-agent": agent}
     return form
 
 
@@ -246,15 +246,15 @@ def test_a_trust_is_made_with_its_rules_in_one_form(acme: Site) -> None:
     assert answer.status_code == 302, answer.content
     with scope(tenant=acme.tenant):
         trust = OidcTrust.objects.get()
-        rules = list(TrustRule.objects.order_by("value"))
-        assert [rule.value for rule in rules] == ["a", "b"]
+        rules = list(TrustRule.objects.order_by("conditions"))
+        assert [rule.conditions for rule in rules] == [["sub = a"], ["sub = b"]]
         entry = LedgerEntry.objects.get(kind="oidc_trust.created")
     assert entry.after["rules"] == ["sub = a → reporter", "sub = b → reporter"]
     changed = trust_form(acme, ("a", agent), ("b", agent), **{"rules-INITIAL_FORMS": "2", "rules-0-DELETE": "on"})
     changed |= {f"rules-{index}-id": str(rule.pk) for index, rule in enumerate(rules)}
     assert client.post(url("oidctrust", trust.pk, "change"), changed).status_code == 302
     with scope(tenant=acme.tenant):
-        assert [rule.value for rule in TrustRule.objects.all()] == ["b"]
+        assert [rule.conditions for rule in TrustRule.objects.all()] == [["sub = b"]]
     gone = client.post(url("oidctrust", trust.pk, "delete"), {"post": "yes"})
     assert gone.status_code == 302
     with scope(tenant=acme.tenant):

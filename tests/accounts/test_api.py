@@ -240,7 +240,7 @@ def test_a_viewer_in_one_tenant_gains_nothing_by_being_admin_in_another(acme: Si
 
 def test_a_trust_is_made_with_its_rules_and_sending_rules_replaces_them(acme: Site) -> None:
     client = signed_in(acme.people[Role.ADMIN])
-    rules = [{"claim": "sub", "value": "a", "agent": "reporter"}, {"claim": "sub", "value": "b", "agent": "reporter"}]
+    rules = [{"conditions": ["sub = a"], "agent": "reporter"}, {"conditions": ["sub = b"], "agent": "reporter"}]
     made = client.post("/api/v1/oidc-trusts/", {**TRUST, "rules": rules}, content_type="application/json").json()
     assert made["rules"] == rules
     assert made["algorithms"] == ["ES256", "RS256"] or made["algorithms"] == ["RS256", "ES256"]
@@ -257,8 +257,8 @@ def test_a_trust_is_made_with_its_rules_and_sending_rules_replaces_them(acme: Si
         ({"issuer": "http://idp.example"}, "issuer"),
         ({"algorithms": ["HS256"]}, "algorithms"),
         ({"algorithms": []}, "algorithms"),
-        ({"rules": [{"claim": "sub", "value": "a", "agent": "nobody"}]}, "rules"),
-        ({"rules": [{"claim": "sub", "value": "a"}]}, "rules[0].agent"),
+        ({"rules": [{"conditions": ["sub = a"], "agent": "nobody"}]}, "rules"),
+        ({"rules": [{"conditions": ["sub = a"]}]}, "rules[0].agent"),
         ({"clock_skew_seconds": 301}, "clock_skew_seconds"),
     ],
 )

@@ -58,7 +58,7 @@ def test_a_token_of_a_real_provider_works_as_the_password(acme: Site, iam_server
         algorithms=["RS512"],
         person_claim="email",
     )
-    rule = actions.RuleSpec(claim="sub", value="reporter-prod", agent_id=acme.agent.pk)
+    rule = actions.RuleSpec(conditions=("sub = reporter-prod",), agent_id=acme.agent.pk)
     actions.save_trust(trust, acting_user=None, rules=[rule])
     identified = identify_agent(token, now=timezone.now())
     assert identified.agent == acme.agent

@@ -285,9 +285,9 @@ def test_a_listed_claim_matches_by_any_of_its_values_and_two_agents_are_one_too_
 ) -> None:
     writer = actions.save_agent(Agent(tenant=acme.tenant, name="writer"), acting_user=None)
     rules = [
-        actions.RuleSpec(claim="roles", value="read", agent_id=acme.agent.pk),
-        actions.RuleSpec(claim="roles", value="write", agent_id=writer.pk),
-        actions.RuleSpec(claim="sub", value="reporter-prod", agent_id=acme.agent.pk),
+        actions.RuleSpec(conditions=("roles = read",), agent_id=acme.agent.pk),
+        actions.RuleSpec(conditions=("roles = write",), agent_id=writer.pk),
+        actions.RuleSpec(conditions=("sub = reporter-prod",), agent_id=acme.agent.pk),
     ]
     actions.save_trust(trust, acting_user=None, rules=rules)
     assert identify(provider.sign(claims(provider, sub="x", roles=["other", "write"]))).agent == writer
@@ -297,11 +297,11 @@ def test_a_listed_claim_matches_by_any_of_its_values_and_two_agents_are_one_too_
 
 
 def test_a_rule_for_another_tenants_agent_is_refused(globex: Site, trust: OidcTrust) -> None:
-    rule = actions.RuleSpec(claim="sub", value="x", agent_id=globex.agent.pk)
+    rule = actions.RuleSpec(conditions=("sub = x",), agent_id=globex.agent.pk)
     with pytest.raises(ValidationError, match="no agent of this tenant"):
         actions.save_trust(trust, acting_user=None, rules=[rule])
     with scope(tenant=trust.tenant):
-        assert [kept.value for kept in TrustRule.objects.all()] == ["reporter-prod"]
+        assert [kept.conditions for kept in TrustRule.objects.all()] == [["sub = reporter-prod"]]
 
 
 # ---------------------------------------------------------------- keys and their provider

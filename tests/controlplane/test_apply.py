@@ -23,7 +23,7 @@ SETUP: list[dict[str, Any]] = [
         "name": "workforce",
         "issuer": "https://idp.example",
         "audience": "gate",
-        "rules": [{"value": "reporter-prod", "agent": "reporter"}],
+        "rules": [{"conditions": ["sub = reporter-prod"], "agent": "reporter"}],
     },
     {"kind": "Agent", "tenant": "acme", "name": "reporter", "sponsor": "ada@acme.example", "groups": ["b", "a"]},
     {"kind": "User", "email": "Ada@acme.example", "password": {"env": "ADA_PASSWORD"}, "roles": {"acme": "owner"}},
@@ -150,7 +150,7 @@ def test_a_secret_may_come_from_a_file_beside_the_yaml(file: Path, capsys: pytes
         (2, {"password": {"env": "SHORT"}}, ["document 3 (User): password: ", "too short"]),
         (0, {"issuer": "http://idp.example"}, ["document 1 (OidcTrust): issuer: ", "https"]),
         (0, {"algorithms": ["HS256"]}, ["document 1 (OidcTrust): algorithms"]),
-        (0, {"rules": [{"value": "x", "agent": "nobody"}]}, ["document 1 (OidcTrust): rules[0].agent: there is no"]),
+        (0, {"rules": [{"conditions": ["sub = x"], "agent": "nobody"}]}, ["document 1 (OidcTrust): rules[0].agent: there is no"]),
     ],
 )
 def test_an_error_names_document_field_and_fix_and_nothing_is_kept(

@@ -58,6 +58,8 @@ def test_a_grant_is_a_row_that_says_who_and_by_which_rule(acme: Site) -> None:
         "groups": ["analysts"],
         "authenticated_by": "issued_token",
         "on_behalf_of": "",
+        "actors": [],
+        "labels": {},
     }
     assert session.credential_id == f"token:{token.token_id}"
 
