@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psycopg
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from tests.e2e.demo import Demo
 
 
@@ -25,6 +28,20 @@ def as_superuser(demo: Demo) -> psycopg.Connection:
         sslrootcert=told["ca_file"],
         connect_timeout=10,
     )
+
+
+@contextmanager
+def statements_logged(demo: Demo) -> Iterator[None]:
+    """Meanwhile the target's log has every statement. Not for longer: some set a password."""
+    with as_superuser(demo) as target:
+        target.execute("ALTER SYSTEM SET log_statement = 'all'")
+        target.execute("SELECT pg_reload_conf()")
+    try:
+        yield
+    finally:
+        with as_superuser(demo) as target:
+            target.execute("ALTER SYSTEM RESET log_statement")
+            target.execute("SELECT pg_reload_conf()")
 
 
 def waits_for(demo: Demo, statement: str) -> str:

@@ -27,7 +27,7 @@ from tests.e2e.demo import Demo, eventually, free_port_block, running_demo
 from tests.e2e.haystack import Needles, batches, content, everywhere, holders, target_password
 from tests.e2e.process import open_files, resident_mib
 from tests.e2e.rest import count, rows, send
-from tests.e2e.target import as_superuser, waits_for
+from tests.e2e.target import as_superuser, statements_logged, waits_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -79,7 +79,7 @@ def test_no_secret_is_anywhere_but_where_it_is_told(demo: Demo) -> None:
     heard += _use_in_every_way(demo)
     assert target_password(demo) == second
 
-    eventually(lambda: count(demo, "sessions/", state__in="granted,live") == 0)
+    _await_acknowledged(demo)
     eventually(lambda: not list((demo.home / "worker" / "spool").glob("*.ngs")))
     # Of a token, the part that proves it; what stands before that is its public name.
     needles = Needles(
@@ -182,9 +182,7 @@ def test_whatever_is_killed_no_record_is_lost(demo: Demo) -> None:
     with as_superuser(demo) as target:
         target.execute("CREATE TABLE promises (word text)")
         target.execute(sql.SQL("GRANT INSERT ON promises TO {}").format(sql.Identifier(ROLE)))
-        target.execute("ALTER SYSTEM SET log_statement = 'all'")
-        target.execute("SELECT pg_reload_conf()")
-    with working_agents(demo.dsn(), number=AGENTS) as tally:
+    with statements_logged(demo), working_agents(demo.dsn(), number=AGENTS) as tally:
         tally.await_more(100)
         for child, number, is_answered in (
             ("web", signal.SIGKILL, True),
@@ -235,8 +233,9 @@ def _statement_under_way(demo: Demo, name: str, *, is_answered: bool) -> Iterato
 
 def _await_acknowledged(demo: Demo) -> None:
     """The journal is in order: once a session's end has arrived, so has all that was written before it."""
-    eventually(lambda: demo.query("SELECT 'the last word'") == [("the last word",)])
-    eventually(lambda: count(demo, "operations/", search="the last word", status="ok") >= 1)
+    last = f"the last word, {secrets.token_hex(8)}"
+    eventually(lambda: demo.query(f"SELECT '{last}'") == [(last,)])
+    eventually(lambda: count(demo, "operations/", search=last, status="ok") >= 1)
     eventually(lambda: count(demo, "sessions/", state="live") == 0)
     assert count(demo, "operations/", status="running") == 0
 
