@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from django.contrib.auth.models import AnonymousUser
 from django.db.models import Exists, OuterRef, Q, QuerySet
-from django_scopes import scopes_disabled
 
 from accounts.models import Agent, Membership, User
 from controlplane.authority import NO_AUTHORITY, Authority, Role
+from controlplane.tenancy import every_tenant
 
 
 def colleagues() -> QuerySet[User]:
@@ -29,6 +29,6 @@ def authority_for(user: User | AnonymousUser) -> Authority:
         return NO_AUTHORITY
     if user.is_superuser:
         return Authority(is_operator=True)
-    with scopes_disabled():
+    with every_tenant():
         rows = Membership.objects.filter(user=user, tenant__is_active=True).values_list("tenant_id", "role")
         return Authority(roles={tenant_id: Role(role) for tenant_id, role in rows})

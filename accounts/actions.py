@@ -14,7 +14,7 @@ from django.core.exceptions import ValidationError
 from django.db import transaction
 from django.db.models import Q
 from django.utils import timezone
-from django_scopes import scope, scopes_disabled
+from django_scopes import scope
 
 from accounts.jwks import is_fetchable
 from accounts.models import (
@@ -32,6 +32,7 @@ from accounts.tokens import AGENT_PREFIX, API_PREFIX, NewToken, make_token
 from controlplane.errors import Refusal
 from controlplane.ledger.actions import append_entry
 from controlplane.ledger.recording import delete_recorded, describe, save_recorded, subject_of
+from controlplane.tenancy import every_tenant
 
 MIN_TOKEN_LIFETIME: Final = timedelta(minutes=1)
 DEFAULT_AGENT_TOKEN_LIFETIME: Final = timedelta(hours=1)
@@ -179,7 +180,7 @@ def forget_old_tokens(*, now: datetime) -> int:
     """Delete tokens that ended long ago; returns how many."""
     horizon = now - FORGET_TOKENS_AFTER
     ended = Q(expires_at__lt=horizon) | Q(revoked_at__lt=horizon)
-    with scopes_disabled():
+    with every_tenant():
         return sum(int(kind.objects.filter(ended).delete()[0]) for kind in (AgentToken, ApiToken))
 
 
@@ -242,7 +243,7 @@ def _user_state(user: User | None) -> dict[str, Any] | None:
 
 
 def _tenants_of(user: User) -> list[Tenant]:
-    with scopes_disabled():
+    with every_tenant():
         return [membership.tenant for membership in user.memberships.select_related("tenant").order_by("tenant_id")]
 
 
@@ -279,12 +280,10 @@ def _revoke(token: HashedTokenT, *, noun: str, acting_user: User | None) -> Hash
     now = timezone.now()
     with scope(tenant=token.tenant_id):
         token = type(token).objects.select_for_update().get(pk=token.pk)
-        is_first = token.revoked_at is None
-        if is_first:
+        if token.revoked_at is None:
             token.revoked_at = now
             token.save(update_fields=("revoked_at", "updated_at"))  # heard by whoever has sessions to end
-    if is_first:
-        _tell_token(token, noun=noun, verb="revoked", acting_user=acting_user)
+            _tell_token(token, noun=noun, verb="revoked", acting_user=acting_user)
     return token
 
 

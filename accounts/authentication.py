@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Final
 
 from django.utils import timezone
-from django_scopes import scopes_disabled
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from rest_framework.authentication import BaseAuthentication, get_authorization_header
 from rest_framework.exceptions import AuthenticationFailed
@@ -16,6 +15,7 @@ from accounts.actions import note_use
 from accounts.models import ApiToken, User
 from accounts.tokens import API_PREFIX, parse_token
 from controlplane.authority import Authority, Role
+from controlplane.tenancy import every_tenant
 
 _REFUSAL: Final = "The token is not valid. Make a new one in the admin, under API tokens."
 
@@ -28,7 +28,7 @@ class ApiTokenAuthentication(BaseAuthentication):
         scheme, _, credential = get_authorization_header(request).decode("latin-1").partition(" ")
         if scheme.lower() != "bearer":
             return None
-        with scopes_disabled():
+        with every_tenant():
             token = _find(credential.strip())
             authority = _authority(token)
             note_use(token, now=timezone.now())

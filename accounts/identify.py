@@ -9,7 +9,7 @@ from typing import Final
 from uuid import UUID
 
 import structlog
-from django_scopes import scopes_disabled
+from django_scopes import scope
 
 from accounts import oidc, trusting
 from accounts.access import suspended_agents
@@ -17,6 +17,7 @@ from accounts.actions import note_use
 from accounts.errors import BadCredential, ExpiredCredential
 from accounts.models import Agent, AgentToken, Tenant
 from accounts.tokens import AGENT_PREFIX, parse_token
+from controlplane.tenancy import every_tenant
 
 log = structlog.get_logger(__name__)
 
@@ -48,7 +49,7 @@ def identify_agent(credential: str, *, now: datetime, tenant_id: UUID | None = N
     Raises `BadCredential` or `ExpiredCredential`. Needs no scope; the rows that it returns are of one tenant.
     """
     try:
-        with scopes_disabled():
+        with every_tenant() if tenant_id is None else scope(tenant=tenant_id):
             if oidc.is_jwt(credential):
                 return _by_jwt(credential, now=now, tenant_id=tenant_id)
             return _by_issued_token(credential, now=now, tenant_id=tenant_id)

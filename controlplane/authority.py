@@ -15,7 +15,9 @@ from uuid import UUID
 
 from django.db import models
 from django.http import HttpRequest
-from django_scopes import scope, scopes_disabled
+from django_scopes import scope
+
+from controlplane.tenancy import every_tenant
 
 
 class Role(models.TextChoices):
@@ -71,7 +73,7 @@ class Authority:
     def scope(self) -> Iterator[None]:
         """Let the ORM see the tenants of this authority and nothing else."""
         if self.is_operator:
-            with scopes_disabled():
+            with every_tenant():
                 yield
         else:
             with scope(tenant=list(self.roles)):

@@ -91,7 +91,7 @@ _STATEMENT_TIMEOUT_MS = 30_000
 _LOCK_TIMEOUT_MS = 10_000
 _IDLE_IN_TRANSACTION_TIMEOUT_MS = 60_000
 
-_database: dict[str, Any] = {**dj_database_url.parse(NARROWGATE.database_url)}
+_database: dict[str, Any] = {**dj_database_url.parse(NARROWGATE.database_url), "ENGINE": "controlplane.database"}
 _options: dict[str, Any] = _database.setdefault("OPTIONS", {})
 _options["application_name"] = "narrowgate"
 _options["connect_timeout"] = 5

@@ -26,12 +26,12 @@ class Standing:
 
 
 def standing_of(worker_id: UUID, *, public_key: bytes) -> Standing:
-    """Whether the worker may still serve under that key, and which of its unfinished sessions have to end."""
+    """In its scope: whether the worker may still serve under that key, and which of its sessions have to end."""
     worker = find_worker(worker_id)
     if worker is None or not worker.is_active or not worker.tenant.is_active or bytes(worker.public_key) != public_key:
         return Standing(is_welcome=False, to_end={})
-    unfinished = AgentSession.objects.with_scope(tenant=worker.tenant_id).filter(worker=worker)
-    revoked = AgentToken.objects.with_scopes_disabled().filter(revoked_at__isnull=False)
+    unfinished = AgentSession.objects.filter(worker=worker)
+    revoked = AgentToken.objects.filter(revoked_at__isnull=False)
     proof_revoked = Exists(revoked.filter(token_id=Substr(OuterRef("credential_id"), len("token:") + 1)))
     withdrawn = Q(agent__is_active=False) | Q(target__is_active=False) | Q(proof_revoked)
     ending = Q(end_requested_at__isnull=False) | withdrawn

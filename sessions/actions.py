@@ -9,12 +9,13 @@ from uuid import UUID
 from asgiref.sync import async_to_sync
 from channels.layers import get_channel_layer
 from django.db import transaction
-from django.db.models import Q
+from django.db.models import Q, QuerySet
 from django.utils import timezone
 
 from accounts.models import User
 from controlplane.errors import Refusal
 from controlplane.ledger.actions import append_entry
+from controlplane.tenancy import every_tenant
 from sessions.models import AgentSession, SessionRefusal, SessionState
 from targets.actions import note_sign_of_life
 
@@ -41,8 +42,10 @@ def wake_links(worker_ids: set[UUID]) -> None:
 
 def wake_links_of(sessions: Q) -> None:
     """`wake_links` of the workers with unfinished sessions that match."""
-    unfinished = AgentSession.objects.with_scopes_disabled().exclude(state=SessionState.CLOSED).filter(sessions)
-    wake_links(set(unfinished.values_list("worker_id", flat=True)))
+    with every_tenant():
+        unfinished = AgentSession.objects.exclude(state=SessionState.CLOSED).filter(sessions)
+        worker_ids = set(unfinished.values_list("worker_id", flat=True))
+    wake_links(worker_ids)
 
 
 @transaction.atomic
@@ -72,21 +75,35 @@ def end_session(session: AgentSession, *, acting_user: User | None, reason: str)
 
 
 def note_closed(session_id: UUID, *, worker_id: UUID, reason: str, now: datetime) -> None:
-    """The worker says that the session is over. Its record, when it comes, says when and why for good."""
-    sessions = AgentSession.objects.with_scopes_disabled().filter(pk=session_id, worker_id=worker_id, closed_at=None)
+    """The worker says that the session is over. Its record, when it comes, says when and why for good. In its scope."""
+    sessions = AgentSession.objects.filter(pk=session_id, worker_id=worker_id, closed_at=None)
     sessions.update(state=SessionState.CLOSED, closed_at=now, close_reason=reason[:200], updated_at=now)
 
 
 def take_up_worker(worker_id: UUID, *, now: datetime) -> None:
-    """The worker is back: what was lost with it may be alive, until its journal says otherwise or the grant expires."""
+    """The worker is back: what was lost with it may be alive, until its journal says otherwise or the grant expires.
+
+    In its scope.
+    """
     note_sign_of_life(worker_id, now=now)
-    lost = AgentSession.objects.with_scopes_disabled().filter(worker_id=worker_id, state=SessionState.LOST)
+    lost = AgentSession.objects.filter(worker_id=worker_id, state=SessionState.LOST)
     lost.filter(expires_at__gt=now).update(state=SessionState.LIVE, updated_at=now)
 
 
 def settle_unfinished(*, now: datetime) -> dict[str, int]:
     """Say of unfinished sessions what has become of them: never opened, or lost. Returns how many of each."""
-    unfinished = AgentSession.objects.with_scopes_disabled()
+    with every_tenant():
+        return _settle(AgentSession.objects.all(), now=now)
+
+
+def forget_refusals(*, now: datetime) -> int:
+    """Delete refused attempts older than `REFUSALS_KEPT_FOR`. Returns how many."""
+    with every_tenant():
+        count: int = SessionRefusal.objects.filter(last_at__lt=now - REFUSALS_KEPT_FOR).delete()[0]
+    return count
+
+
+def _settle(unfinished: QuerySet[AgentSession], *, now: datetime) -> dict[str, int]:
     unopened = unfinished.filter(state=SessionState.GRANTED, granted_at__lt=now - UNOPENED_AFTER)
     is_silent = Q(worker__last_seen_at=None) | Q(worker__last_seen_at__lt=now - LOST_AFTER)
     is_overdue = Q(expires_at__lt=now - OVERDUE_AFTER)
@@ -97,13 +114,6 @@ def settle_unfinished(*, now: datetime) -> dict[str, int]:
         ),
         "lost": lost.update(state=SessionState.LOST, updated_at=now),
     }
-
-
-def forget_refusals(*, now: datetime) -> int:
-    """Delete refused attempts older than `REFUSALS_KEPT_FOR`. Returns how many."""
-    old = SessionRefusal.objects.with_scopes_disabled().filter(last_at__lt=now - REFUSALS_KEPT_FOR)
-    count: int = old.delete()[0]
-    return count
 
 
 def _send_wake_ups(worker_ids: set[UUID]) -> None:

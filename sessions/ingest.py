@@ -18,6 +18,7 @@ from uuid import UUID, uuid4
 import structlog
 import zstandard
 from django.db import DataError, IntegrityError, connection, transaction
+from django_scopes import scope
 
 from proxyworker import contract
 from sessions.errors import PeerFault
@@ -111,7 +112,7 @@ def append_records(worker: LinkedWorker, frame: contract.AppendRecords) -> int:
         raise PeerFault("a batch out of bounds")
     try:
         journal_id = UUID(frame.journal_id)
-        with transaction.atomic():
+        with scope(tenant=worker.tenant_id), transaction.atomic():
             held = _lock_journal(worker, journal_id)
             if frame.first_seq > held.seq + 1:
                 return held.seq
@@ -128,7 +129,7 @@ def append_records(worker: LinkedWorker, frame: contract.AppendRecords) -> int:
 
 
 def held_journals(worker: LinkedWorker) -> dict[str, int]:
-    """For each journal of the worker, the last seq held."""
+    """For each journal of the worker, the last seq held. In its scope."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT journal_id, last_seq FROM agent_sessions_journal WHERE worker_id = %s AND tenant_id = %s",

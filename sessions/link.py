@@ -23,6 +23,7 @@ from channels.generic.websocket import AsyncWebsocketConsumer
 from channels.layers import get_channel_layer
 from django.db import close_old_connections
 from django.utils import timezone
+from django_scopes import scope
 from redis.exceptions import RedisError
 
 from proxyworker.contract import (
@@ -98,6 +99,16 @@ async def _in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
 
     executor = _RECORD_THREADS if function is append_records else _QUESTION_THREADS
     return await sync_to_async(call, thread_sensitive=False, executor=executor)()
+
+
+def _in_scope(worker: LinkedWorker, function: Callable[P, T]) -> Callable[P, T]:
+    """The function, to be called in the worker's scope."""
+
+    def scoped(*args: P.args, **kwargs: P.kwargs) -> T:
+        with scope(tenant=worker.tenant_id):
+            return function(*args, **kwargs)
+
+    return scoped
 
 
 class LinkConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
@@ -191,10 +202,11 @@ class LinkConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
                 self._start("append", self._append(worker, frame), then=self._batches.release)
             case CloseSession(session_id=session_id, reason=reason):
                 now = timezone.now()
-                await _in_thread(note_closed, _uuid(session_id), worker_id=worker.id, reason=reason, now=now)
+                note = _in_scope(worker, note_closed)
+                await _in_thread(note, _uuid(session_id), worker_id=worker.id, reason=reason, now=now)
             case Heartbeat(sessions=sessions, journal_bytes=journal_bytes):
                 reported = {"reported_sessions": sessions, "reported_journal_bytes": journal_bytes}
-                await _in_thread(note_sign_of_life, worker.id, now=timezone.now(), **reported)
+                await _in_thread(_in_scope(worker, note_sign_of_life), worker.id, now=timezone.now(), **reported)
             case Enrol() | Authenticate():
                 raise PeerFault("a second sign-on")
 
@@ -266,7 +278,8 @@ class LinkConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
             self._woken.clear()
 
     async def _enforce_standing(self, signed_on: SignedOn) -> None:
-        standing = await _in_thread(standing_of, signed_on.worker.id, public_key=signed_on.public_key)
+        worker, key = signed_on.worker, signed_on.public_key
+        standing = await _in_thread(_in_scope(worker, standing_of), worker.id, public_key=key)
         if not standing.is_welcome:
             log.warning("link_fault", fault="no longer welcome", worker=signed_on.worker.name, client=self._peer())
             await self._say(Revoke(session_ids=(), reason="this worker was withdrawn"))

@@ -209,7 +209,7 @@ def _note_refusal(worker: LinkedWorker, frame: OpenSession, refusal: OpenRefused
         client_host=client_host,
         worker=worker.name,
     )
-    with connection.cursor() as cursor:
+    with scope(tenant=worker.tenant_id), connection.cursor() as cursor:
         cursor.execute(_COUNT_REFUSALS, [worker.id, now])
         if cursor.fetchone()[0] >= MAX_REFUSALS_PER_HOUR:
             target_name = client_host = ""

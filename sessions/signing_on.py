@@ -9,6 +9,7 @@ from uuid import UUID
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from django_scopes import scope
 
 from proxyworker.contract import (
     LINK_SIGNATURE_CONTEXT,
@@ -44,12 +45,14 @@ def sign_on(frame: Enrol | Authenticate, *, nonce: bytes, now: datetime) -> Sign
     if isinstance(known, Refused):
         return known
     worker = LinkedWorker(id=known.pk, tenant_id=known.tenant_id, name=known.name)
-    take_up_worker(worker.id, now=now)
+    with scope(tenant=worker.tenant_id):
+        take_up_worker(worker.id, now=now)
+        acknowledged = held_journals(worker)
     welcome = Welcome(
         worker_id=str(worker.id),
         tenant_id=str(worker.tenant_id),
         heartbeat_seconds=HEARTBEAT_SECONDS,
-        acknowledged=held_journals(worker),
+        acknowledged=acknowledged,
     )
     return SignedOn(worker=worker, public_key=bytes(known.public_key), welcome=welcome)
 

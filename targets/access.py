@@ -5,6 +5,7 @@ from __future__ import annotations
 from uuid import UUID
 
 from controlplane.keyring import open_sealed
+from controlplane.tenancy import every_tenant
 from targets.models import Credential, ProxyWorker, Target
 
 
@@ -22,6 +23,6 @@ def open_secret(credential: Credential) -> str:
 
 def find_worker(worker_id: UUID) -> ProxyWorker | None:
     """The worker, in whatever tenant: it proves itself by its key. With its tenant."""
-    workers = ProxyWorker.objects.with_scopes_disabled().select_related("tenant")
-    found: ProxyWorker | None = workers.filter(pk=worker_id).first()
+    with every_tenant():
+        found: ProxyWorker | None = ProxyWorker.objects.select_related("tenant").filter(pk=worker_id).first()
     return found

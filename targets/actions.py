@@ -9,6 +9,7 @@ from uuid import UUID
 from django.db import transaction
 from django.db.models import ProtectedError
 from django.utils import timezone
+from django_scopes import scope
 
 from accounts.models import Tenant, User
 from accounts.tokens import make_token, parse_token
@@ -16,6 +17,7 @@ from controlplane.errors import Refusal
 from controlplane.keyring import seal
 from controlplane.ledger.actions import append_entry
 from controlplane.ledger.recording import delete_recorded, save_recorded
+from controlplane.tenancy import every_tenant
 from targets.errors import BadJoinToken
 from targets.models import Credential, JoinToken, ProxyWorker, Target
 
@@ -100,21 +102,32 @@ def enrol_worker(*, join_token: str, name: str, public_key: bytes, now: datetime
     Raises `BadJoinToken`. The caller has checked that the worker holds the key.
     """
     presented = parse_token(join_token, prefix=JOIN_TOKEN_PREFIX)
-    tokens = JoinToken.objects.with_scopes_disabled()
-    token = tokens.select_related("tenant").filter(token_id=presented.token_id).first() if presented else None
+    token = _find_join_token(presented.token_id) if presented else None
     if presented is None or token is None or not presented.matches(token.digest) or not token.tenant.is_active:
         raise BadJoinToken
+    with scope(tenant=token.tenant_id):
+        return _enrol(token, name=name, public_key=public_key, now=now)
+
+
+def _find_join_token(token_id: str) -> JoinToken | None:
+    with every_tenant():
+        found: JoinToken | None = JoinToken.objects.select_related("tenant").filter(token_id=token_id).first()
+    return found
+
+
+def _enrol(token: JoinToken, *, name: str, public_key: bytes, now: datetime) -> ProxyWorker:
     # One statement decides who was first: of two workers with one token, one changes a row. Conditions on this table
     # only: PostgreSQL looks again at the row that it waited for, but not at what was joined to it.
-    usable = tokens.filter(pk=token.pk, worker_name=name, last_used_at=None, revoked_at=None, expires_at__gt=now)
+    usable = JoinToken.objects.filter(
+        pk=token.pk, worker_name=name, last_used_at=None, revoked_at=None, expires_at__gt=now
+    )
     if not usable.update(last_used_at=now):
         raise BadJoinToken
-    workers = ProxyWorker.objects.with_scope(tenant=token.tenant_id)
     worker: ProxyWorker
-    worker, is_new = workers.update_or_create(
+    worker, is_new = ProxyWorker.objects.update_or_create(
         tenant_id=token.tenant_id, name=name, defaults={"public_key": public_key, "enrolled_at": now}
     )
-    tokens.filter(pk=token.pk).update(used_by=worker)
+    JoinToken.objects.filter(pk=token.pk).update(used_by=worker)
     append_entry(
         tenant=token.tenant,
         kind="worker.enrolled" if is_new else "worker.enrolled_again",
@@ -132,5 +145,5 @@ def save_worker(worker: ProxyWorker, *, acting_user: User | None) -> bool:
 
 
 def note_sign_of_life(worker_id: UUID, *, now: datetime, **reported: int) -> None:
-    """Keep when the worker was last heard, and what it reported (`reported_…`). No ledger entry."""
-    ProxyWorker.objects.with_scopes_disabled().filter(pk=worker_id).update(last_seen_at=now, **reported)
+    """Keep when the worker was last heard, and what it reported (`reported_…`). No ledger entry. In its scope."""
+    ProxyWorker.objects.filter(pk=worker_id).update(last_seen_at=now, **reported)

@@ -25,7 +25,7 @@ AS_SYSTEM = "SELECT set_config('app.system', 'on', true)"
 
 
 class Migration(migrations.Migration):
-    dependencies = [("accounts", "0001_initial")]
+    dependencies = [("accounts", "0002_tenant_isolation")]
 
     operations = [
         migrations.RunSQL(AS_SYSTEM, AS_SYSTEM),

@@ -9,12 +9,13 @@ from typing import Any
 
 from django.core.exceptions import NON_FIELD_ERRORS, ValidationError
 from django.db import transaction
-from django_scopes import scope, scopes_disabled
+from django_scopes import scope
 
 from accounts.models import Tenant
 from controlplane.apply.documents import Parsed, located, read_documents
 from controlplane.apply.kinds import Applying, Change, Document, DocumentError, TenantDocument, find_kinds
 from controlplane.errors import Refusal
+from controlplane.tenancy import every_tenant
 
 
 def apply_file(path: Path, *, environ: Mapping[str, str], dry_run: bool, tell: Callable[[str], object]) -> int:
@@ -64,7 +65,7 @@ def _apply(document: Parsed, *, folder: Path, environ: Mapping[str, str]) -> Cha
 @contextmanager
 def _in_tenant(wanted: Document) -> Iterator[Tenant | None]:
     if not isinstance(wanted, TenantDocument):
-        with scopes_disabled():
+        with every_tenant():
             yield None
         return
     tenant = Tenant.objects.filter(slug=wanted.tenant).first()

@@ -44,6 +44,21 @@ def append_entry(
     """
     for state in (before, after):
         _refuse_secrets(state)
+    with scope(tenant=tenant.pk):
+        return _append(
+            tenant, kind=kind, acting_user=acting_user, subject=subject, before=_plain(before), after=_plain(after)
+        )
+
+
+def _append(
+    tenant: models.Model,
+    *,
+    kind: str,
+    acting_user: AbstractBaseUser | None,
+    subject: str,
+    before: Any,
+    after: Any,
+) -> LedgerEntry:
     head = _locked_head(tenant)
     entry = LedgerEntry(
         tenant_id=tenant.pk,
@@ -53,8 +68,8 @@ def append_entry(
         actor=str(acting_user) if acting_user else SYSTEM,
         actor_user_id=acting_user.pk if acting_user else None,
         subject=subject[:254],
-        before=_plain(before),
-        after=_plain(after),
+        before=before,
+        after=after,
     )
     entry.digest = digest_of(entry, previous=bytes(head.digest))
     entry.save(force_insert=True)
@@ -89,7 +104,7 @@ def first_break(tenant_id: UUID) -> int | None:
             if entry.seq != seq or digest_of(entry, previous=previous) != bytes(entry.digest):
                 return seq
             previous = bytes(entry.digest)
-    head = LedgerHead.objects.filter(pk=tenant_id).first()
+        head = LedgerHead.objects.filter(pk=tenant_id).first()
     return None if head is None or (head.seq, bytes(head.digest)) == (seq, previous) else seq + 1
 
 

@@ -95,7 +95,7 @@ def test_anything_else_is_refused_in_words_that_leak_nothing(acme: Site, credent
 def test_neither_token_nor_ledger_row_holds_the_token(acme: Site) -> None:
     _, text = issue(acme)
     secret = text.rpartition("_")[2]
-    with connection.cursor() as cursor:
+    with scope(tenant=acme.tenant), connection.cursor() as cursor:
         cursor.execute("SELECT string_agg(t::text, '') FROM accounts_agenttoken t")
         (tokens,) = cursor.fetchone()
         cursor.execute("SELECT string_agg(t::text, '') FROM ledger_ledgerentry t")

@@ -150,7 +150,11 @@ def test_a_secret_may_come_from_a_file_beside_the_yaml(file: Path, capsys: pytes
         (2, {"password": {"env": "SHORT"}}, ["document 3 (User): password: ", "too short"]),
         (0, {"issuer": "http://idp.example"}, ["document 1 (OidcTrust): issuer: ", "https"]),
         (0, {"algorithms": ["HS256"]}, ["document 1 (OidcTrust): algorithms"]),
-        (0, {"rules": [{"conditions": ["sub = x"], "agent": "nobody"}]}, ["document 1 (OidcTrust): rules[0].agent: there is no"]),
+        (
+            0,
+            {"rules": [{"conditions": ["sub = x"], "agent": "nobody"}]},
+            ["document 1 (OidcTrust): rules[0].agent: there is no"],
+        ),
     ],
 )
 def test_an_error_names_document_field_and_fix_and_nothing_is_kept(

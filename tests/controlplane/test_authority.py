@@ -7,7 +7,7 @@ from uuid import uuid4
 
 import pytest
 from django.http import HttpRequest
-from django_scopes import ScopeError, get_scope
+from django_scopes import ScopeError, get_scope, scope
 
 from accounts.models import Agent, Tenant
 from controlplane.authority import NO_AUTHORITY, ROLE_POWERS, Authority, Power, Role, authority_of
@@ -47,7 +47,8 @@ def test_a_request_without_authority_has_none() -> None:
 def test_the_orm_shows_the_tenants_of_the_authority_and_without_one_raises() -> None:
     acme, globex = (Tenant.objects.create(slug=slug, name=slug) for slug in ("acme", "globex"))
     for tenant in (acme, globex):
-        Agent(tenant=tenant, name="reporter").save()
+        with scope(tenant=tenant):
+            Agent(tenant=tenant, name="reporter").save()
     with pytest.raises(ScopeError):
         Agent.objects.count()
     with Authority(roles={acme.pk: Role.VIEWER}).scope():

@@ -77,7 +77,7 @@ def test_the_chain_holds_as_appended(acme: Tenant, globex: Tenant) -> None:
 def test_whoever_gets_round_the_triggers_breaks_the_chain(acme: Tenant, tampering: str, break_at: int) -> None:
     for _ in range(5):
         append(acme)
-    with connection.cursor() as cursor:
+    with scope(tenant=acme), connection.cursor() as cursor:
         cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
         cursor.execute("ALTER TABLE ledger_ledgerentry DISABLE TRIGGER refuse_change")
         cursor.execute(tampering)
@@ -95,7 +95,7 @@ def test_whoever_gets_round_the_triggers_breaks_the_chain(acme: Tenant, tamperin
 )
 def test_postgresql_refuses_every_change(acme: Tenant, statement: str) -> None:
     append(acme)
-    with connection.cursor() as cursor:
+    with scope(tenant=acme), connection.cursor() as cursor:
         cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
         cursor.execute("ALTER TABLE ledger_ledgerentry ENABLE TRIGGER refuse_truncate")
         with pytest.raises(DatabaseError, match="append-only"), transaction.atomic():
@@ -124,7 +124,8 @@ def test_the_orm_refuses_every_change(acme: Tenant) -> None:
 def test_a_secret_is_refused(acme: Tenant, state: dict[str, object]) -> None:
     with pytest.raises(SecretInLedger), transaction.atomic():
         append_entry(tenant=acme, kind="x.y", acting_user=None, subject="x", before=None, after=state)
-    assert not LedgerHead.objects.filter(tenant=acme, seq__gt=0).exists()
+    with scope(tenant=acme):
+        assert not LedgerHead.objects.filter(tenant=acme, seq__gt=0).exists()
 
 
 def test_that_a_secret_was_set_may_be_told(acme: Tenant) -> None:

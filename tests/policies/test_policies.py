@@ -100,7 +100,7 @@ def test_a_version_is_neither_changed_nor_deleted_by_the_orm(acme: Tenant) -> No
 def test_a_version_is_neither_changed_nor_deleted_by_sql(acme: Tenant, statement: str) -> None:
     publish(acme, "support", READ_SHOP)
     table = PolicyVersion._meta.db_table
-    with connection.cursor() as cursor:
+    with scope(tenant=acme), connection.cursor() as cursor:
         cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
         cursor.execute(f"ALTER TABLE {table} ENABLE TRIGGER refuse_truncate")
         with pytest.raises(DatabaseError, match="append-only"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TypeVar
@@ -25,6 +27,7 @@ from proxyworker.contract import (
     decode_from_control_plane,
     encode,
 )
+from sessions.link import _QUESTION_THREADS
 from sessions.routing import websocket_urlpatterns
 from tests.sessions.conftest import Site
 
@@ -91,6 +94,16 @@ async def connected() -> AsyncIterator[ScriptedWorker]:
         yield ScriptedWorker(socket, challenge)
     finally:
         await socket.disconnect(timeout=ANSWER_SECONDS)
+        await _threads_are_idle()
+
+
+async def _threads_are_idle() -> None:
+    """Wait until no question is in a thread any more: it would hold locks when the test's tables are emptied."""
+    count = _QUESTION_THREADS._max_workers
+    together = threading.Barrier(count)
+    loop = asyncio.get_running_loop()
+    waiting = (loop.run_in_executor(_QUESTION_THREADS, together.wait, ANSWER_SECONDS) for _ in range(count))
+    await asyncio.gather(*waiting)
 
 
 @asynccontextmanager

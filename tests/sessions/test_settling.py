@@ -58,7 +58,8 @@ def test_a_grant_that_is_not_taken_up_is_closed(acme: Site, now: datetime, past:
 
 @pytest.mark.parametrize(("past", "expected"), [(-SECOND, "live"), (SECOND, "lost")])
 def test_a_session_whose_worker_is_silent_is_lost(acme: Site, now: datetime, past: timedelta, expected: str) -> None:
-    note_sign_of_life(acme.worker.pk, now=now - LOST_AFTER - past)
+    with scope(tenant=acme.tenant):
+        note_sign_of_life(acme.worker.pk, now=now - LOST_AFTER - past)
     session = session_with(acme, state="live")
     settle_unfinished(now=now)
     assert state(acme, session) == expected
@@ -66,7 +67,8 @@ def test_a_session_whose_worker_is_silent_is_lost(acme: Site, now: datetime, pas
 
 @pytest.mark.parametrize(("past", "expected"), [(-SECOND, "live"), (SECOND, "lost")])
 def test_a_session_far_past_its_end_is_lost(acme: Site, now: datetime, past: timedelta, expected: str) -> None:
-    note_sign_of_life(acme.worker.pk, now=now)
+    with scope(tenant=acme.tenant):
+        note_sign_of_life(acme.worker.pk, now=now)
     session = session_with(acme, state="live", expires_at=now - OVERDUE_AFTER - past)
     settle_unfinished(now=now)
     assert state(acme, session) == expected
@@ -76,7 +78,8 @@ def test_a_worker_that_comes_back_brings_its_sessions_back_unless_they_are_past_
     acme: Site, now: datetime
 ) -> None:
     alive, past = session_with(acme, state="lost"), session_with(acme, state="lost", expires_at=now - SECOND)
-    take_up_worker(acme.worker.pk, now=now)
+    with scope(tenant=acme.tenant):
+        take_up_worker(acme.worker.pk, now=now)
     assert (state(acme, alive), state(acme, past)) == ("live", "lost")
 
 
