@@ -1,7 +1,7 @@
 """The public keys of identity providers: fetched with bounds, kept in the cache, fetched again when a key is unknown.
 
-A provider's document is at the trust's JWKS URL, or where the issuer's discovery document says. Nothing of what a token
-says (jku, x5u) is ever fetched.
+A provider's document is at the source's JWKS URL, or where the issuer's discovery document says. Nothing of what a
+token says (jku, x5u) is ever fetched.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from typing import Any, Final
+from typing import Any, Final, Protocol
 from urllib.parse import SplitResult, urlsplit
 
 import httpx
@@ -21,7 +21,6 @@ from joserfc.jwk import ECKey, JWKRegistry, Key, OKPKey, RSAKey
 from redis.exceptions import RedisError
 
 from accounts.errors import BadCredential, ProviderUnreachable
-from accounts.models import OidcTrust
 from controlplane.env import Mode, is_loopback
 
 log = structlog.get_logger(__name__)
@@ -40,34 +39,50 @@ REFETCH_SECONDS: Final = 30
 DISCOVERY_PATH: Final = "/.well-known/openid-configuration"
 
 
-class _BadDocument(Exception):
-    """What the provider served can't be used; the text says why, for the log."""
+class KeySource(Protocol):
+    """Whose keys: a trust for agents, or a provider for people. `jwks_url` empty: by discovery from `issuer`."""
+
+    @property
+    def pk(self) -> Any:
+        """Names it in the cache."""
+
+    @property
+    def issuer(self) -> str:
+        """Exactly the token's `iss`."""
+
+    @property
+    def jwks_url(self) -> str:
+        """Where the keys are."""
 
 
-def find_key(trust: OidcTrust, key_id: str | None) -> Key:
+class BadDocument(Exception):
+    """What the provider served can't be used; the text says why, for the log and for whoever set it up."""
+
+
+def find_key(source: KeySource, key_id: str | None) -> Key:
     """The key of that id; without an id, the provider's only key.
 
     Raises `BadCredential` when there is none, `ProviderUnreachable` when the provider, or the cache, doesn't answer.
     """
     try:
-        return _find_key(trust, key_id)
+        return _find_key(source, key_id)
     except RedisError as error:
         log.warning("key_cache_down", error=type(error).__name__)
         raise ProviderUnreachable("the cache is down") from None
 
 
-def _find_key(trust: OidcTrust, key_id: str | None) -> Key:
-    kept = cache.get(_cache_key(trust))
+def _find_key(source: KeySource, key_id: str | None) -> Key:
+    kept = cache.get(_cache_key(source))
     if kept is not None:
         key = _pick(_import_keys(kept), key_id)
         if key is not None:
             return key
-    if not cache.add(f"{_cache_key(trust)}:fetched", True, timeout=REFETCH_SECONDS):
+    if not cache.add(f"{_cache_key(source)}:fetched", True, timeout=REFETCH_SECONDS):
         if kept is None:
             raise ProviderUnreachable("keys were asked for moments ago, in vain")
         raise BadCredential("unknown key id")
-    fetched = _fetch_keys(trust)
-    cache.set(_cache_key(trust), fetched, timeout=FRESH_SECONDS)
+    fetched = _fetch_keys(source)
+    cache.set(_cache_key(source), fetched, timeout=FRESH_SECONDS)
     key = _pick(_import_keys(fetched), key_id)
     if key is None:
         raise BadCredential("unknown key id")
@@ -94,62 +109,87 @@ def _pick(keys: list[Key], key_id: str | None) -> Key | None:
     return next((key for key in keys if key.kid == key_id), None)
 
 
-def _cache_key(trust: OidcTrust) -> str:
-    where = hashlib.sha256(f"{trust.issuer}\x00{trust.jwks_url}".encode()).hexdigest()
-    return f"jwks:{trust.pk}:{where}"
+def _cache_key(source: KeySource) -> str:
+    where = hashlib.sha256(f"{source.issuer}\x00{source.jwks_url}".encode()).hexdigest()
+    return f"jwks:{source.pk}:{where}"
 
 
-def _fetch_keys(trust: OidcTrust) -> str:
+def _fetch_keys(source: KeySource) -> str:
     """The key set's document as text, known to be importable."""
     try:
-        url = trust.jwks_url or _discover(trust.issuer)
+        url = source.jwks_url or str(discover(source.issuer)["jwks_uri"])
         document = _fetch_json(url)
         text = json.dumps(document)
         if not _import_keys(text):
-            raise _BadDocument("no key that can verify a signature")
-    except (httpx.HTTPError, httpx.InvalidURL, _BadDocument) as error:
-        log.warning("jwks_not_fetched", trust=str(trust.pk), issuer=trust.issuer, error=str(error)[:200])
+            raise BadDocument("no key that can verify a signature")
+    except (httpx.HTTPError, httpx.InvalidURL, BadDocument) as error:
+        log.warning("jwks_not_fetched", source=str(source.pk), issuer=source.issuer, error=str(error)[:200])
         raise ProviderUnreachable("the provider's keys can't be fetched") from None
     return text
 
 
-def _discover(issuer: str) -> str:
-    """OpenID Connect Discovery 1.0, 4: the document must name exactly this issuer."""
-    document = _fetch_json(issuer.rstrip("/") + DISCOVERY_PATH)
-    url = document.get("jwks_uri")
-    if document.get("issuer") != issuer or not isinstance(url, str):
-        raise _BadDocument("the discovery document is of another issuer, or names no jwks_uri")
-    return url
+def discover(issuer: str, *, url: str = "") -> dict[str, Any]:
+    """The issuer's discovery document (OpenID Connect Discovery 1.0, 4), which must name exactly this issuer.
+
+    Raises `BadDocument` or httpx.HTTPError.
+    """
+    return check_discovery(_fetch_json(url or issuer.rstrip("/") + DISCOVERY_PATH), issuer=issuer)
+
+
+def check_discovery(document: dict[str, Any], *, issuer: str) -> dict[str, Any]:
+    """The document, if it is of this issuer and says where the keys are. Raises `BadDocument`."""
+    if document.get("issuer") != issuer or not isinstance(document.get("jwks_uri"), str):
+        raise BadDocument("the discovery document is of another issuer, or names no jwks_uri")
+    return document
+
+
+def fetch_document(
+    url: str, *, method: str = "GET", data: dict[str, str] | None = None, headers: dict[str, str] | None = None
+) -> bytes:
+    """What a provider answers, within bounds of time and size. Raises `BadDocument` or httpx.HTTPError."""
+    if not is_fetchable(url):
+        raise BadDocument("not an https URL")
+    deadline = time.monotonic() + FETCH_SECONDS
+    body = bytearray()
+    with httpx.stream(
+        method, url, data=data, headers=headers, timeout=FETCH_SECONDS, follow_redirects=False
+    ) as response:
+        if response.status_code != httpx.codes.OK:
+            raise BadDocument(f"status {response.status_code}")
+        for chunk in response.iter_bytes():
+            body += chunk
+            if len(body) > MAX_DOCUMENT_BYTES:
+                raise BadDocument("too long")
+            if time.monotonic() > deadline:
+                raise BadDocument("too slow")
+    return bytes(body)
+
+
+def parse_object(text: bytes | str) -> dict[str, Any]:
+    """The JSON object. Raises `BadDocument`."""
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError):
+        raise BadDocument("no JSON") from None
+    if not isinstance(document, dict):
+        raise BadDocument("no JSON object")
+    return document
+
+
+def count_keys(url: str) -> int:
+    """How many usable keys are there. Raises `BadDocument` or httpx.HTTPError."""
+    return len(_import_keys(json.dumps(_fetch_json(url))))
 
 
 def _fetch_json(url: str) -> dict[str, Any]:
-    if not is_fetchable(url):
-        raise _BadDocument("not an https URL")
-    deadline = time.monotonic() + FETCH_SECONDS
-    data = bytearray()
-    with httpx.stream("GET", url, timeout=FETCH_SECONDS, follow_redirects=False) as response:
-        if response.status_code != httpx.codes.OK:
-            raise _BadDocument(f"status {response.status_code}")
-        for chunk in response.iter_bytes():
-            data += chunk
-            if len(data) > MAX_DOCUMENT_BYTES:
-                raise _BadDocument("too long")
-            if time.monotonic() > deadline:
-                raise _BadDocument("too slow")
-    try:
-        document = json.loads(data)
-    except (ValueError, RecursionError):
-        raise _BadDocument("no JSON") from None
-    if not isinstance(document, dict):
-        raise _BadDocument("no JSON object")
-    return document
+    return parse_object(fetch_document(url))
 
 
 def _import_keys(text: str) -> list[Key]:
     """The usable keys: asymmetric, for signatures, strong enough. Others are left out (RFC 7517, 5)."""
     listed = json.loads(text).get("keys")
     if not isinstance(listed, list) or len(listed) > MAX_KEYS:
-        raise _BadDocument("no list of keys, or a very long one")
+        raise BadDocument("no list of keys, or a very long one")
     keys = []
     for entry in listed:
         if not isinstance(entry, dict) or entry.get("kty") not in {"RSA", "EC", "OKP"} or entry.get("use") == "enc":
