@@ -15,6 +15,7 @@ from rest_framework.response import Response
 
 from accounts import actions, trusting
 from accounts.access import colleagues
+from accounts.federation import api as federation
 from accounts.models import (
     DEFAULT_ALGORITHMS,
     Agent,
@@ -370,4 +371,5 @@ ROUTES: Final = (
     ("agent-tokens", AgentTokenViewSet),
     ("oidc-trusts", OidcTrustViewSet),
     ("api-tokens", ApiTokenViewSet),
+    *federation.ROUTES,
 )

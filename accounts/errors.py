@@ -4,6 +4,7 @@ AccountsError
   BadCredential          this proves no agent; `why` is for our log and quotes nothing of the credential
     ProviderUnreachable  the provider's keys can't be had now
   ExpiredCredential      it was good; `expired_at` says until when
+  SignInRefused          a person isn't let in; `why` is for our log
 """
 
 from __future__ import annotations
@@ -37,3 +38,11 @@ class ExpiredCredential(AccountsError):
     def __init__(self, expired_at: datetime) -> None:
         super().__init__(f"The token expired at {expired_at:%Y-%m-%d %H:%M:%S} UTC. Get a new one and connect again.")
         self.expired_at = expired_at
+
+
+class SignInRefused(AccountsError):
+    """A person can't sign in by this provider. The text may be shown to them; `why` quotes nothing that is secret."""
+
+    def __init__(self, why: str, *, fix: str = "Start again; if it stays so, ask whoever looks after sign-in.") -> None:
+        super().__init__(f"You could not be signed in. {fix}")
+        self.why = why

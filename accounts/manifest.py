@@ -32,6 +32,7 @@ from typing import Any, Final
 import msgspec
 
 from accounts import actions
+from accounts.federation import manifest as federation
 from accounts.models import DEFAULT_ALGORITHMS, Agent, Membership, OidcTrust, Tenant, TrustRule, User
 from controlplane.apply.kinds import (
     HIDDEN,
@@ -217,7 +218,7 @@ _TRUST_VALUES: Final = (
     "label_claims", "is_active",
 )  # fmt: skip
 
-KINDS: Final[tuple[Kind, ...]] = (TenantKind(), UserKind(), AgentKind(), OidcTrustKind())
+KINDS: Final[tuple[Kind, ...]] = (TenantKind(), UserKind(), AgentKind(), OidcTrustKind(), *federation.KINDS)
 
 
 def _give_roles(user: User, roles: Mapping[str, Role]) -> dict[str, tuple[Any, Any]]:

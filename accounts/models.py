@@ -13,7 +13,9 @@ from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Lower
 
+from accounts.federation.models import FederatedIdentity, IdentityProvider, RoleMapping  # noqa: F401  # Django looks here
 from accounts.matching import MAX_CONDITION_CHARACTERS, MAX_CONDITIONS, BadCondition, parse_condition
+from accounts.signin.models import SignIn, TotpDevice  # noqa: F401  # Django looks for models in this module
 from accounts.tenancy import TenantOwned
 from accounts.tokens import DIGEST_CHARACTERS, ID_CHARACTERS
 from controlplane.authority import Role
@@ -118,6 +120,15 @@ class Membership(TenantOwned):
 
     user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="memberships")
     role = models.CharField(max_length=16, choices=Role.choices, default=Role.VIEWER)
+    given_by = models.ForeignKey(
+        IdentityProvider,
+        on_delete=models.SET_NULL,
+        null=True,
+        blank=True,
+        related_name="+",
+        editable=False,
+        help_text="The provider whose groups gave the role, and take it at the next sign-in; empty: given by hand.",
+    )
 
     class Meta:
         ordering = ("tenant__slug", "user__email")

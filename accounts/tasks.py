@@ -1,14 +1,54 @@
-"""What happens to accounts by the clock."""
+"""What happens to accounts by the clock, and the alerts about them."""
 
 from __future__ import annotations
 
+import structlog
 from celery import shared_task
+from django.conf import settings
+from django.core.mail import send_mail
 from django.utils import timezone
 
 from accounts import actions
+from accounts.models import Membership, User
+from accounts.signin import sessions
+from controlplane.authority import Role
+from controlplane.tenancy import every_tenant
+
+log = structlog.get_logger(__name__)
 
 
 @shared_task
 def forget_old_tokens() -> int:
     """Delete tokens that ended long ago."""
     return actions.forget_old_tokens(now=timezone.now())
+
+
+@shared_task
+def forget_old_sign_ins() -> int:
+    """Delete sign-ins that ended long ago."""
+    return sessions.forget_old(now=timezone.now())
+
+
+@shared_task(autoretry_for=(OSError,), retry_backoff=True, max_retries=5)
+def alert_break_glass(*, user_id: str, method: str, address: str) -> int:
+    """Somebody used a local account: log it, and write to the owners of their tenants. Returns to how many.
+
+    Without NARROWGATE_SMTP_URL there is the log alone.
+    """
+    user = User.objects.get(pk=user_id)
+    log.warning("break_glass_used", user=str(user), method=method, address=address)
+    if not settings.NARROWGATE.smtp_url:
+        return 0
+    with every_tenant():
+        tenants = Membership.objects.filter(user=user).values("tenant")
+        owners = User.objects.filter(memberships__tenant__in=tenants, memberships__role=Role.OWNER, is_active=True)
+        addresses = sorted(set(owners.values_list("email", flat=True)))
+    for owner in addresses:
+        send_mail(
+            f"Narrowgate: {user} used a local account",
+            f"{user} signed in with a local account ({method}) from {address or 'an unknown address'}.\n"
+            f"If that was no emergency, end the sign-in: {settings.NARROWGATE.public_url}/sign-in/mine/\n",
+            None,
+            [owner],
+        )
+    return len(addresses)

@@ -69,6 +69,10 @@ class Authority:
         """The tenants in which the power is held. Of no use for an operator, who needs no list."""
         return tuple(tenant_id for tenant_id, role in self.roles.items() if power in ROLE_POWERS[role])
 
+    def within(self, tenant_id: UUID) -> Authority:
+        """What is left of it in that tenant alone: a role, never an operator's power."""
+        return Authority(roles={tenant_id: self.roles[tenant_id]} if tenant_id in self.roles else {})
+
     @contextmanager
     def scope(self) -> Iterator[None]:
         """Let the ORM see the tenants of this authority and nothing else."""

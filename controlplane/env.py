@@ -33,6 +33,9 @@ KNOWN: Final = frozenset(
         "LOG_LEVEL",
         "DATABASE_POOL_SIZE",
         "AGENT_TOKEN_MAX_SECONDS",
+        "LOCAL_TOTP",
+        "SMTP_URL",
+        "EMAIL_FROM",
         "LINK_URL",
         "LINK_CA_FILE",
         "WORKER_NAME",
@@ -50,6 +53,7 @@ MAX_SECRET_FILE_BYTES: Final = 64 * 1024
 MIN_SECRET_KEY_CHARACTERS: Final = 50
 
 _HOST = re.compile(r"\.?[a-z0-9]([a-z0-9.-]*[a-z0-9])?|\[[0-9a-f:]+\]")
+_ADDRESS = re.compile(r"[A-Za-z0-9._+-]+@[A-Za-z0-9.-]+")
 _DATABASE_SCHEMES: Final = frozenset({"postgres", "postgresql"})
 _REDIS_SCHEMES: Final = frozenset({"redis", "rediss"})
 
@@ -74,6 +78,13 @@ class Mode(StrEnum):
     TEST = "test"
 
 
+class LocalTotp(StrEnum):
+    """Whether a local account needs a code beside its password: always, or once the person has set it up."""
+
+    REQUIRED = "required"
+    ENROLLED = "enrolled"
+
+
 class LogLevel(StrEnum):
     """The least severe event that is logged."""
 
@@ -96,6 +107,9 @@ class Environment:
     log_level: LogLevel
     database_pool_size: int
     agent_token_max_seconds: int
+    local_totp: LocalTotp
+    email_from: str
+    smtp_url: str = field(repr=False)
     database_url: str = field(repr=False)
     redis_url: str = field(repr=False)
     secret_key: str = field(repr=False)
@@ -229,6 +243,13 @@ def read_environment(environ: Mapping[str, str]) -> Environment:
         agent_token_max_seconds=reader.integer(
             "NARROWGATE_AGENT_TOKEN_MAX_SECONDS", default=24 * 3600, least=60, most=30 * 24 * 3600
         ),
+        local_totp=reader.choice(
+            "NARROWGATE_LOCAL_TOTP",
+            LocalTotp,
+            default=LocalTotp.REQUIRED if mode is Mode.PRODUCTION else LocalTotp.ENROLLED,
+        ),
+        email_from=_email_from(reader),
+        smtp_url=_smtp_url(reader, mode=mode),
         database_url=_database_url(reader, mode=mode, default="postgres://127.0.0.1/narrowgate" if testing else None),
         redis_url=_redis_url(reader, mode=mode, default="redis://127.0.0.1/" if testing else None),
         secret_key=_secret_key(reader, mode=mode),
@@ -276,6 +297,29 @@ def _redis_url(reader: Reader, *, mode: Mode, default: str | None) -> str:
     if mode is Mode.PRODUCTION and parts.scheme != "rediss" and not is_loopback(parts.hostname):
         raise ConfigurationError(name, "would cross the network in the clear", "Use rediss://, which is TLS")
     return url
+
+
+def _smtp_url(reader: Reader, *, mode: Mode) -> str:
+    """Empty: no e-mail is sent."""
+    name = "NARROWGATE_SMTP_URL"
+    if not reader.is_set(name):
+        return ""
+    url, parts = reader.url(name, schemes=frozenset({"smtp", "smtps"}), default=None)
+    if not parts.hostname or parts.path not in {"", "/"} or parts.query or parts.fragment:
+        raise ConfigurationError(name, "is more, or less, than account, host and port", "Use smtps://user:password@host")
+    if mode is Mode.PRODUCTION and parts.scheme != "smtps" and not is_loopback(parts.hostname):
+        raise ConfigurationError(name, "would cross the network in the clear", "Use smtps://, which is TLS")
+    if not reader.is_set("NARROWGATE_EMAIL_FROM"):
+        raise ConfigurationError("NARROWGATE_EMAIL_FROM", "is not set", "Set the address that alerts come from")
+    return url
+
+
+def _email_from(reader: Reader) -> str:
+    name = "NARROWGATE_EMAIL_FROM"
+    address = reader.text(name, default="narrowgate@localhost")
+    if not _ADDRESS.fullmatch(address):
+        raise ConfigurationError(name, "is no e-mail address", "Use an address alone, such as gate@acme.example")
+    return address
 
 
 def _secret_key(reader: Reader, *, mode: Mode) -> str:

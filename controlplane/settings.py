@@ -7,6 +7,7 @@ import os
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import dj_database_url
 from csp.constants import NONE, SELF, UNSAFE_EVAL, UNSAFE_INLINE
@@ -52,6 +53,8 @@ INSTALLED_APPS = [
     "csp",
     "django_structlog",
     "django_celery_beat",
+    "django_otp",
+    "axes",
     "controlplane",
     *OUR_APPS,
 ]
@@ -68,6 +71,7 @@ MIDDLEWARE = [
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_structlog.middlewares.RequestMiddleware",
+    "axes.middleware.AxesMiddleware",
 ]
 
 TEMPLATES = [
@@ -138,14 +142,33 @@ CELERY_TIMEZONE = "UTC"
 CELERY_BEAT_SCHEDULER = "django_celery_beat.schedulers:DatabaseScheduler"
 CELERY_BEAT_SCHEDULE: dict[str, dict[str, Any]] = {
     "accounts-forget-old-tokens": {"task": "accounts.tasks.forget_old_tokens", "schedule": timedelta(hours=1)},
+    "accounts-forget-old-sign-ins": {"task": "accounts.tasks.forget_old_sign_ins", "schedule": timedelta(hours=1)},
     "sessions-settle-unfinished": {"task": "sessions.tasks.settle_unfinished", "schedule": timedelta(minutes=1)},
     "sessions-forget-refusals": {"task": "sessions.tasks.forget_refusals", "schedule": timedelta(hours=1)},
 }
 DJANGO_CELERY_BEAT_TZ_AWARE = True
 
+# ---------------------------------------------------------------- e-mail
+
+#: An alert that can't be sent in this time is retried by its task.
+EMAIL_TIMEOUT = 10
+DEFAULT_FROM_EMAIL = NARROWGATE.email_from
+_smtp = urlsplit(NARROWGATE.smtp_url)
+EMAIL_BACKEND = f"django.core.mail.backends.{'smtp' if NARROWGATE.smtp_url else 'dummy'}.EmailBackend"
+EMAIL_USE_SSL = _smtp.scheme == "smtps"
+EMAIL_HOST = _smtp.hostname or ""
+EMAIL_PORT = _smtp.port or (465 if EMAIL_USE_SSL else 25)
+EMAIL_HOST_USER = unquote(_smtp.username or "")
+EMAIL_HOST_PASSWORD = unquote(_smtp.password or "")
+
 # ---------------------------------------------------------------- people and the browser
 
 AUTH_USER_MODEL = "accounts.User"
+AUTHENTICATION_BACKENDS = [
+    "axes.backends.AxesStandaloneBackend",
+    "django.contrib.auth.backends.ModelBackend",
+    "accounts.federation.oidc.OidcBackend",
+]
 LOGIN_URL = reverse_lazy("admin:login")
 LOGIN_REDIRECT_URL = reverse_lazy("admin:index")
 PASSWORD_HASHERS = [
@@ -159,8 +182,24 @@ AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.NumericPasswordValidator"},
 ]
 
+# Wrong passwords lock one address out of one account, and nobody else: a lock must not keep break-glass from its owner.
+AXES_HANDLER = "axes.handlers.cache.AxesCacheHandler"
+AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
+AXES_FAILURE_LIMIT = 5
+AXES_COOLOFF_TIME = timedelta(minutes=15)
+AXES_RESET_ON_SUCCESS = True
+AXES_USERNAME_FORM_FIELD = "username"
+AXES_ENABLE_ADMIN = False
+AXES_VERBOSE = False
+#: What a proxy says of the client isn't believed: whoever attacks could say it too.
+AXES_IPWARE_META_PRECEDENCE_ORDER = ("REMOTE_ADDR",)
+
+#: mozilla-django-oidc's own; what differs by provider is in accounts.federation.oidc.
+OIDC_MAX_STATES = 10
+
 SESSION_COOKIE_NAME = "narrowgate_session"
-SESSION_COOKIE_AGE = 12 * 3600
+#: `accounts.signin` ends a session after an hour without a request, too.
+SESSION_COOKIE_AGE = 8 * 3600
 SESSION_COOKIE_SECURE = _TLS
 SESSION_COOKIE_SAMESITE = "Lax"
 CSRF_COOKIE_NAME = "narrowgate_csrf"

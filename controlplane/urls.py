@@ -28,9 +28,9 @@ v1 = [
 
 urlpatterns = [
     path("", RedirectView.as_view(pattern_name="admin:index")),
+    *(path("", include(urls)) for urls in modules_named("urls")),
     path("admin/", admin.site.urls),
     path("api/v1/", include((v1, "v1"))),
     path("healthz", health.alive),
     path("readyz", health.ready),
-    *(path("", include(urls)) for urls in modules_named("urls")),
 ]

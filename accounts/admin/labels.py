@@ -6,4 +6,5 @@ from typing import Final
 
 #: State → colour of its label.
 ACTIVE_LABELS: Final = {"active": "success", "inactive": "danger"}
+SIGN_IN_LABELS: Final = {"live": "success", "ended": "warning"}
 TOKEN_LABELS: Final = {"active": "success", "expired": "warning", "revoked": "danger"}

@@ -18,12 +18,14 @@ AUDIENCE = "narrowgate"
 
 @dataclass(slots=True)
 class Provider:
-    """`documents` maps paths to what is served there: a JSON value, or raw bytes. `asked` lists the paths asked for."""
+    """`documents` maps paths to what is served there: a JSON value, or raw bytes. `asked` lists the paths asked for,
+    `posted` has what was sent there last."""
 
     url: str
     keys: dict[str, RSAKey | ECKey]
     documents: dict[str, Any] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
+    posted: dict[str, str] = field(default_factory=dict)
 
     @property
     def jwks_url(self) -> str:
@@ -65,6 +67,10 @@ def running_provider() -> Iterator[Provider]:
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
+
+        def do_POST(self) -> None:
+            provider.posted[self.path] = self.rfile.read(int(self.headers["Content-Length"])).decode()
+            self.do_GET()
 
         def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  # its signature
             """Quiet."""

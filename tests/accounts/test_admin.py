@@ -148,7 +148,7 @@ def test_what_only_the_action_refuses_is_shown_and_nothing_is_kept(acme: Site, g
     stranger = globex.people[Role.OWNER]
     answer = client.post(url("agent", acme.agent.pk, "change"), agent_form(sponsor=str(stranger.pk)))
     assert answer.status_code == 200
-    assert "Choose a person with a role in this tenant" in answer.content.decode()
+    assert "Choose an active person with a role in this tenant" in answer.content.decode()
     with scope(tenant=acme.tenant):
         assert Agent.objects.get(pk=acme.agent.pk).sponsor is None
 

@@ -18,6 +18,7 @@ from controlplane.tenancy import every_tenant
 #: Tables that belong to no tenant. Whatever else is in the database must be isolated.
 SHARED = {
     "accounts_tenant",
+    "accounts_totpdevice",
     "accounts_user",
     "auth_group",
     "auth_group_permissions",
