@@ -24,6 +24,7 @@ from accounts.models import (
     HashedToken,
     Membership,
     OidcTrust,
+    ServiceToken,
     Tenant,
     TrustRule,
     User,
@@ -181,7 +182,7 @@ def forget_old_tokens(*, now: datetime) -> int:
     horizon = now - FORGET_TOKENS_AFTER
     ended = Q(expires_at__lt=horizon) | Q(revoked_at__lt=horizon)
     with every_tenant():
-        return sum(int(kind.objects.filter(ended).delete()[0]) for kind in (AgentToken, ApiToken))
+        return sum(int(kind.objects.filter(ended).delete()[0]) for kind in (AgentToken, ApiToken, ServiceToken))
 
 
 # ---------------------------------------------------------------- identity providers

@@ -27,6 +27,7 @@ from accounts.models import (
     TrustRule,
     User,
 )
+from accounts.oauth import api as oauth
 from accounts.trials import MAX_TRIED_CHARACTERS, claims_to_try
 from controlplane.api import (
     EditableTenantViewSet,
@@ -372,4 +373,5 @@ ROUTES: Final = (
     ("oidc-trusts", OidcTrustViewSet),
     ("api-tokens", ApiTokenViewSet),
     *federation.ROUTES,
+    *oauth.ROUTES,
 )

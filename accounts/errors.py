@@ -2,6 +2,7 @@
 
 AccountsError
   BadCredential          this proves no agent; `why` is for our log and quotes nothing of the credential
+    NoAgent              the token is sound, and no rule gives it an agent
     ProviderUnreachable  the provider's keys can't be had now
   ExpiredCredential      it was good; `expired_at` says until when
   SignInRefused          a person isn't let in; `why` is for our log
@@ -24,6 +25,10 @@ class BadCredential(AccountsError):
     def __init__(self, why: str) -> None:
         super().__init__(f"The credential is not valid here. {self.help}")
         self.why = why
+
+
+class NoAgent(BadCredential):
+    """The token is a sound one of a trust; it may speak for a person, and stands for no agent."""
 
 
 class ProviderUnreachable(BadCredential):

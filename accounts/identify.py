@@ -15,8 +15,8 @@ from accounts import oidc, trusting
 from accounts.access import suspended_agents
 from accounts.actions import note_use
 from accounts.errors import BadCredential, ExpiredCredential
-from accounts.models import Agent, AgentToken, Tenant
-from accounts.tokens import AGENT_PREFIX, parse_token
+from accounts.models import Agent, AgentToken, OidcTrust, Tenant
+from accounts.tokens import AGENT_PREFIX, LOGIN_PREFIX, parse_token
 from controlplane.tenancy import every_tenant
 
 log = structlog.get_logger(__name__)
@@ -27,7 +27,7 @@ BY_OIDC: Final = "oidc"
 
 @dataclass(frozen=True, slots=True)
 class IdentifiedAgent:
-    """An active agent of an active tenant, and until when it may count on that. The last four are as in `Principal`.
+    """An active agent of an active tenant, and until when it may count on that.
 
     `credential_id` names what it proved itself by ("token:<id>", "trust:<uuid>"), for whoever withdraws that later.
     """
@@ -41,6 +41,11 @@ class IdentifiedAgent:
     on_behalf_of: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
     actors: tuple[str, ...] = ()
+    #: The only targets that the credential opens; None: whatever policy allows.
+    targets: tuple[str, ...] | None = None
+    #: What it was made from: with these, it ends.
+    trust: OidcTrust | None = None
+    token: AgentToken | None = None
 
 
 def identify_agent(credential: str, *, now: datetime, tenant_id: UUID | None = None) -> IdentifiedAgent:
@@ -59,36 +64,49 @@ def identify_agent(credential: str, *, now: datetime, tenant_id: UUID | None = N
 
 
 def _by_issued_token(credential: str, *, now: datetime, tenant_id: UUID | None) -> IdentifiedAgent:
-    presented = parse_token(credential, prefix=AGENT_PREFIX)
+    presented = parse_token(credential, prefix=AGENT_PREFIX) or parse_token(credential, prefix=LOGIN_PREFIX)
     if presented is None:
         raise BadCredential("neither a JWT nor an issued token")
-    tokens = AgentToken.objects.filter(token_id=presented.token_id).select_related("agent", "tenant")
+    related = ("agent", "tenant", "trust", "client", "parent")
+    tokens = AgentToken.objects.filter(token_id=presented.token_id).select_related(*related)
     token = tokens.filter(tenant_id=tenant_id).first() if tenant_id else tokens.first()
     if token is None or not presented.matches(token.digest):
         raise BadCredential("unknown token")
-    if token.revoked_at is not None:
+    if token.revoked_at is not None or (token.parent is not None and token.parent.revoked_at is not None):
         raise BadCredential("revoked token")
+    if not all(source is None or source.is_active for source in (token.trust, token.client)):
+        raise BadCredential("inactive trust or client")
     if not (token.agent.is_active and token.tenant.is_active):
         raise BadCredential("inactive agent or tenant")
-    _refuse_suspended(token.agent)
+    refuse_suspended(token.agent)
     if token.expires_at <= now:
         raise ExpiredCredential(token.expires_at)
     note_use(token, now=now)
+    carried = token.carried
     return IdentifiedAgent(
         tenant=token.tenant,
         agent=token.agent,
-        authenticated_by=BY_ISSUED_TOKEN,
+        authenticated_by=carried.get("authenticated_by", BY_ISSUED_TOKEN),
         credential_id=f"token:{token.token_id}",
         expires_at=token.expires_at,
-        groups=tuple(token.agent.groups),
+        groups=tuple(sorted({*token.agent.groups, *carried.get("groups", ())})),
+        on_behalf_of=carried.get("on_behalf_of", ""),
+        labels=carried.get("labels", {}),
+        actors=tuple(carried.get("actors", ())),
+        targets=None if token.targets is None else tuple(token.targets),
+        token=token,
     )
 
 
 def _by_jwt(credential: str, *, now: datetime, tenant_id: UUID | None) -> IdentifiedAgent:
-    verified = oidc.verify_token(credential, now=now, tenant_id=tenant_id)
+    return agent_of(oidc.verify_token(credential, now=now, tenant_id=tenant_id))
+
+
+def agent_of(verified: oidc.VerifiedToken) -> IdentifiedAgent:
+    """The agent that a verified token stands for. Raises `BadCredential`. Needs a scope."""
     trust, claims = verified.trust, verified.claims
     agent = trusting.find_agent(claims, trust)
-    _refuse_suspended(agent)
+    refuse_suspended(agent)
     return IdentifiedAgent(
         tenant=trust.tenant,
         agent=agent,
@@ -99,9 +117,11 @@ def _by_jwt(credential: str, *, now: datetime, tenant_id: UUID | None) -> Identi
         on_behalf_of=trusting.person_of(claims, trust),
         labels=trusting.labels_of(claims, trust),
         actors=trusting.actors_of(claims),
+        trust=trust,
     )
 
 
-def _refuse_suspended(agent: Agent) -> None:
+def refuse_suspended(agent: Agent) -> None:
+    """Raises `BadCredential` for an agent whose sponsor has left."""
     if suspended_agents().filter(pk=agent.pk).exists():
         raise BadCredential("the agent's sponsor has left")

@@ -15,6 +15,7 @@ from django.db.models.functions import Lower
 
 from accounts.federation.models import FederatedIdentity, IdentityProvider, RoleMapping  # noqa: F401  # Django looks here
 from accounts.matching import MAX_CONDITION_CHARACTERS, MAX_CONDITIONS, BadCondition, parse_condition
+from accounts.oauth.models import OAuthClient, SshAuthority, UsedAssertion  # noqa: F401  # Django looks for models here
 from accounts.signin.models import SignIn, TotpDevice  # noqa: F401  # Django looks for models in this module
 from accounts.tenancy import TenantOwned
 from accounts.tokens import DIGEST_CHARACTERS, ID_CHARACTERS
@@ -178,11 +179,36 @@ class HashedToken(TenantOwned):
         abstract = True
 
 
+class TokenKind(models.TextChoices):
+    """What a token is, and how it came to be."""
+
+    ISSUED = "issued", "issued by a person"
+    EXCHANGED = "exchanged", "from the token endpoint"
+    DATABASE_LOGIN = "database_login", "database login"
+    SSH_CERTIFICATE = "ssh_certificate", "SSH certificate"
+
+
 class AgentToken(HashedToken):
     """A password with which an agent connects."""
 
     agent = models.ForeignKey(Agent, on_delete=models.CASCADE, related_name="tokens")
     issued_by = models.ForeignKey(User, on_delete=models.SET_NULL, null=True, blank=True, related_name="+")
+    kind = models.CharField(max_length=16, choices=TokenKind.choices, default=TokenKind.ISSUED, editable=False)
+    targets = ArrayField(
+        models.CharField(max_length=63), null=True, blank=True, help_text="The only targets that it opens; none: any."
+    )
+    carried = models.JSONField(
+        default=dict,
+        blank=True,
+        help_text="What the token that it was made from said of the agent and who is behind it.",
+    )
+    trust = models.ForeignKey(
+        "OidcTrust", on_delete=models.CASCADE, null=True, blank=True, related_name="+", help_text="Made from its JWT."
+    )
+    client = models.ForeignKey(OAuthClient, on_delete=models.CASCADE, null=True, blank=True, related_name="+")
+    parent = models.ForeignKey("self", on_delete=models.CASCADE, null=True, blank=True, related_name="+")
+    #: Of a database login, in PostgreSQL's form: SCRAM-SHA-256$<iterations>:<salt>$<stored key>:<server key>.
+    scram_verifier = models.CharField(max_length=200, blank=True, editable=False)
 
     class Meta:
         ordering = ("-created_at",)
@@ -204,6 +230,26 @@ class ApiToken(HashedToken):
 
     def __str__(self) -> str:
         return f"{self.token_id} of {self.user}"
+
+
+class ServicePurpose(models.TextChoices):
+    """What a service token is good for."""
+
+    SCIM = "scim", "SCIM provisioning"
+    INTROSPECTION = "introspection", "token introspection"
+
+
+class ServiceToken(HashedToken):
+    """A tenant's token for a machine that serves it, good for one purpose. It is no person's and survives them."""
+
+    purpose = models.CharField(max_length=16, choices=ServicePurpose.choices)
+
+    class Meta:
+        ordering = ("-created_at",)
+        indexes = (models.Index(fields=("expires_at",)),)
+
+    def __str__(self) -> str:
+        return f"{self.token_id} for {self.purpose}"
 
 
 class SigningAlgorithm(models.TextChoices):

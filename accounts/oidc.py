@@ -33,7 +33,7 @@ MAX_LIFETIME_SECONDS: Final = 24 * 3600
 TYPES: Final = frozenset({"", "jwt", "at+jwt", "application/at+jwt"})
 
 
-class _Registry(jws.JWSRegistry):
+class StrictRegistry(jws.JWSRegistry):
     """Knows no header by which a token could bring its own key (jwk, jku, x5u, x5c) or extension (crit, b64)."""
 
     default_header_registry = {
@@ -76,9 +76,9 @@ def claims_signed_by(source: KeySource, text: str, *, algorithms: Collection[str
     return claims
 
 
-def read_claims(text: str) -> dict[str, Any]:
-    """What a token says, believed by nobody: for people who look into one. Raises `BadCredential`."""
-    return _extract(text)[1]
+def read_token(text: str) -> tuple[jws.CompactSignature, dict[str, Any]]:
+    """A token's parts and what it says, believed by nobody yet. Raises `BadCredential`."""
+    return _extract(text)
 
 
 def _check_signature(signature: jws.CompactSignature, *, source: KeySource, algorithms: Collection[str]) -> None:
@@ -87,7 +87,7 @@ def _check_signature(signature: jws.CompactSignature, *, source: KeySource, algo
         raise BadCredential("algorithm not allowed")
     key = find_key(source, header.get("kid"))
     try:
-        is_genuine = jws.validate_compact(signature, key, registry=_Registry(algorithms=[*algorithms]))
+        is_genuine = jws.validate_compact(signature, key, registry=StrictRegistry(algorithms=[*algorithms]))
     except (JoseError, ValueError, TypeError):
         is_genuine = False
     if not is_genuine:
@@ -98,7 +98,7 @@ def _extract(text: str) -> tuple[jws.CompactSignature, dict[str, Any]]:
     """The token's parts and its claims, none of it to be trusted yet."""
     if len(text) > MAX_JWT_BYTES or not text.isascii():
         raise BadCredential("too long, or not ASCII")
-    registry = _Registry()
+    registry = StrictRegistry()
     try:
         signature = jws.extract_compact(text.encode(), registry=registry)
         registry.check_header(signature.headers())

@@ -10,11 +10,18 @@ from django.utils import timezone
 
 from accounts import actions
 from accounts.models import Membership, User
+from accounts.oauth.actions import forget_assertions
 from accounts.signin import sessions
 from controlplane.authority import Role
 from controlplane.tenancy import every_tenant
 
 log = structlog.get_logger(__name__)
+
+
+@shared_task
+def forget_used_assertions() -> int:
+    """Delete what is only kept against replay, once it has expired."""
+    return forget_assertions(now=timezone.now())
 
 
 @shared_task

@@ -23,6 +23,11 @@ _FORM = re.compile(rf"(ng[a-z])_([0-9a-f]{{{2 * ID_BYTES}}})_([0-9a-f]{{{2 * SEC
 #: An agent's token, and a person's token for REST.
 AGENT_PREFIX: Final = "nga"
 API_PREFIX: Final = "ngp"
+#: The secret of an OAuth client, and a tenant's token for a machine that serves it.
+SECRET_PREFIX: Final = "ngk"  # noqa: S105  # not the secret
+SERVICE_PREFIX: Final = "ngs"
+#: What stands for a database login: the SCRAM client key, which only who knows the password can have (RFC 5802, 3).
+LOGIN_PREFIX: Final = "ngd"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +62,8 @@ def parse_token(text: str, *, prefix: str) -> PresentedToken | None:
     match = _FORM.fullmatch(text)
     if match is None or match[1] != prefix:
         return None
-    return PresentedToken(token_id=match[2], digest=_digest(match[3]))
+    digest = hashlib.sha256(bytes.fromhex(match[3])).hexdigest() if prefix == LOGIN_PREFIX else _digest(match[3])
+    return PresentedToken(token_id=match[2], digest=digest)
 
 
 def _digest(secret: str) -> str:

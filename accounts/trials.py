@@ -18,7 +18,7 @@ def claims_to_try(text: str) -> dict[str, Any]:
     """The claims, read as an agent's are. Raises ValidationError, which quotes nothing."""
     text = text.strip()
     try:
-        claims = oidc.read_claims(text) if oidc.is_jwt(text) and not text.startswith("{") else json.loads(text)
+        claims = oidc.read_token(text)[1] if oidc.is_jwt(text) and not text.startswith("{") else json.loads(text)
     except (BadCredential, ValueError, RecursionError):
         claims = None
     if not isinstance(claims, dict):

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from accounts.errors import BadCredential
+from accounts.errors import BadCredential, NoAgent
 from accounts.matching import Condition, parse_condition, text_at, texts_at, why_not
 from accounts.models import MAX_GROUPS, Agent, OidcTrust, TrustRule
 
@@ -42,7 +42,7 @@ def find_agent(claims: Mapping[str, Any], trust: OidcTrust) -> Agent:
     """The one active agent that the trust's rules give these claims. Raises `BadCredential`."""
     found = {rule.agent_id: rule.agent for rule in _rules(trust) if not _failed(rule, claims)}
     if not found:
-        raise BadCredential("no rule for these claims")
+        raise NoAgent("no rule for these claims")
     agents = list(found.values())
     if len(agents) != 1:
         raise BadCredential("rules for several agents match these claims")

@@ -1,13 +1,14 @@
-"""Signing in and out: local accounts, the tenants' providers, and one's own sessions."""
+"""Signing in and out, and the token endpoint: local accounts, the tenants' providers, and one's own sessions."""
 
 from __future__ import annotations
 
-from django.urls import path
+from django.urls import include, path
 
 from accounts.federation import views as federation
 from accounts.signin import views as signin
 
 urlpatterns = [
+    path("", include("accounts.oauth.urls")),
     path("admin/login/", signin.LocalSignInView.as_view(), name="sign-in-local"),  # in place of the admin's own
     path("admin/logout/", federation.sign_out, name="sign-out"),
     path("sign-in/", federation.choose, name="sign-in"),

@@ -28,6 +28,7 @@ GROUPS: Final[tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...]] = (
             ("accounts", "agent", "smart_toy"),
             ("accounts", "agenttoken", "key"),
             ("accounts", "oidctrust", "handshake"),
+            ("accounts", "oauthclient", "deployed_code"),
         ),
     ),
     ("Policies", (("policies", "policy", "policy"), ("policies", "policyversion", "history"))),
@@ -50,6 +51,7 @@ GROUPS: Final[tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...]] = (
             ("accounts", "federatedidentity", "fingerprint"),
             ("accounts", "signin", "login"),
             ("accounts", "apitoken", "vpn_key"),
+            ("accounts", "servicetoken", "robot_2"),
         ),
     ),
     (

@@ -143,6 +143,10 @@ CELERY_BEAT_SCHEDULER = "django_celery_beat.schedulers:DatabaseScheduler"
 CELERY_BEAT_SCHEDULE: dict[str, dict[str, Any]] = {
     "accounts-forget-old-tokens": {"task": "accounts.tasks.forget_old_tokens", "schedule": timedelta(hours=1)},
     "accounts-forget-old-sign-ins": {"task": "accounts.tasks.forget_old_sign_ins", "schedule": timedelta(hours=1)},
+    "accounts-forget-used-assertions": {
+        "task": "accounts.tasks.forget_used_assertions",
+        "schedule": timedelta(minutes=10),
+    },
     "sessions-settle-unfinished": {"task": "sessions.tasks.settle_unfinished", "schedule": timedelta(minutes=1)},
     "sessions-forget-refusals": {"task": "sessions.tasks.forget_refusals", "schedule": timedelta(hours=1)},
 }

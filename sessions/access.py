@@ -9,6 +9,7 @@ from uuid import UUID
 from django.db.models import Exists, OuterRef, Q, QuerySet
 from django.db.models.functions import Substr
 
+from accounts.access import suspended_agents
 from accounts.models import AgentToken
 from sessions.models import AgentSession, Operation, SessionState
 from targets.access import find_worker
@@ -34,6 +35,7 @@ def standing_of(worker_id: UUID, *, public_key: bytes) -> Standing:
     revoked = AgentToken.objects.filter(revoked_at__isnull=False)
     proof_revoked = Exists(revoked.filter(token_id=Substr(OuterRef("credential_id"), len("token:") + 1)))
     withdrawn = Q(agent__is_active=False) | Q(target__is_active=False) | Q(proof_revoked)
+    withdrawn |= Q(agent__in=suspended_agents())
     ending = Q(end_requested_at__isnull=False) | withdrawn
     rows = unfinished.exclude(state=SessionState.CLOSED).filter(ending).values_list("pk", "end_reason")
     return Standing(is_welcome=True, to_end={str(pk): reason or _NO_LONGER_ALLOWED for pk, reason in rows})

@@ -49,6 +49,7 @@ LIMITS: Final = SessionLimits()
 MAX_REFUSALS_PER_HOUR: Final = 1_000
 
 _HELP_EXPIRED: Final = "Get a new token for this agent and connect again with it as the password."
+_HELP_NARROWED: Final = "Connect to a target that the token names, or get a token for this one."
 _HELP_TARGET: Final = "Check the target's name; your administrator has the list of targets."
 _HELP_LATER: Final = "Ask an administrator of Narrowgate; the reason is in its log."
 
@@ -92,6 +93,9 @@ def _grant(worker: LinkedWorker, frame: OpenSession, identified: IdentifiedAgent
     agent = identified.agent
     if not re.match(TARGET_NAME_PATTERN, frame.target):  # no leak: such a target can't exist
         raise _no_such_target(frame.target, agent)
+    if identified.targets is not None and frame.target not in identified.targets:
+        reason = f"the token is good for {', '.join(identified.targets)} only"
+        raise OpenRefused(RefusalCode.DENIED, reason, _HELP_NARROWED, agent=agent)
     principal = Principal(
         id=str(agent.pk),
         name=agent.name,

@@ -125,6 +125,28 @@ def test_a_target_that_is_not_there_is_refused_in_one_way(acme: Site, globex: Si
     assert answer.reason.isprintable()
 
 
+def test_a_token_that_is_narrowed_opens_its_targets_alone(acme: Site) -> None:
+    credential = issue(acme)
+    with scope(tenant=acme.tenant):
+        AgentToken.objects.update(targets=["shop"])
+    assert isinstance(ask(acme, credential), SessionGrant)
+    answer = refused(acme, credential, target="gone")
+    assert (answer.code, answer.reason) == (RefusalCode.DENIED, "the token is good for shop only")
+
+
+def test_who_is_behind_an_agent_has_to_be_allowed_too(acme: Site) -> None:
+    credential = issue(acme)
+    with scope(tenant=acme.tenant):
+        AgentToken.objects.update(carried={"on_behalf_of": "ada@acme.example", "actors": ["intern"]})
+    answer = refused(acme, credential)
+    assert (answer.code, "intern" in answer.reason) == (RefusalCode.DENIED, True)
+    with scope(tenant=acme.tenant):
+        AgentToken.objects.update(carried={"on_behalf_of": "ada@acme.example", "actors": ["actor:chat"]})
+    grant = ask(acme, credential)
+    assert isinstance(grant, SessionGrant)
+    assert (grant.principal.on_behalf_of, grant.principal.actors) == ("ada@acme.example", ("actor:chat",))
+
+
 def test_a_target_without_a_credential_is_unavailable(acme: Site) -> None:
     with scope(tenant=acme.tenant):
         Credential.objects.get().delete()

@@ -1,0 +1,23 @@
+"""How often an address may ask the token endpoints. Counted in the cache, which all web processes share."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from typing import Final
+
+from django.core.cache import cache
+from django.http import HttpRequest
+
+#: A fleet behind one address renews its tokens every few minutes; a guesser wants far more.
+REQUESTS_PER_MINUTE: Final = 1_200
+WINDOW_SECONDS: Final = 60
+
+
+def seconds_to_wait(request: HttpRequest, name: str) -> int:
+    """0, or how long this address has to wait. A cache that is down raises: nobody guesses uncounted."""
+    now = int(time.time())
+    address = hashlib.sha256(str(request.META.get("REMOTE_ADDR", "")).encode()).hexdigest()[:32]
+    key = f"oauth-rate:{name}:{address}:{now // WINDOW_SECONDS}"
+    cache.add(key, 0, timeout=2 * WINDOW_SECONDS)
+    return WINDOW_SECONDS - now % WINDOW_SECONDS if cache.incr(key) > REQUESTS_PER_MINUTE else 0
