@@ -27,8 +27,7 @@ def authority_for(user: User | AnonymousUser) -> Authority:
     """The roles of an active user in active tenants; nobody else has any."""
     if not isinstance(user, User) or not user.is_active:
         return NO_AUTHORITY
-    if user.is_superuser:
-        return Authority(is_operator=True)
     with every_tenant():
         rows = Membership.objects.filter(user=user, tenant__is_active=True).values_list("tenant_id", "role")
-        return Authority(roles={tenant_id: Role(role) for tenant_id, role in rows})
+        roles = {tenant_id: Role(role) for tenant_id, role in rows}
+    return Authority(roles=roles, is_operator=user.is_superuser)

@@ -30,6 +30,7 @@ from accounts.models import (
     User,
 )
 from accounts.tokens import AGENT_PREFIX, API_PREFIX, NewToken, make_token
+from controlplane.authority import Role
 from controlplane.errors import Refusal
 from controlplane.ledger.actions import append_entry
 from controlplane.ledger.recording import delete_recorded, describe, save_recorded, subject_of
@@ -89,6 +90,16 @@ def save_user(user: User, *, acting_user: User | None, password: str | None = No
                 tenant=tenant, kind=kind, acting_user=acting_user, subject=f"user:{user}", before=before, after=after
             )
     return user
+
+
+def appoint_owner(membership: Membership, *, acting_user: User) -> Membership:
+    """By an operator: the first owner of a tenant, who gives all other roles. Raises `Refusal` when there is one."""
+    with transaction.atomic(), scope(tenant=membership.tenant_id):
+        Tenant.objects.select_for_update().get(pk=membership.tenant_id)  # of two operators, the second sees the first's
+        if membership.role != Role.OWNER or Membership.objects.filter(role=Role.OWNER, user__is_active=True).exists():
+            problem = f"an operator gives {membership.tenant} its first owner and no other role"
+            raise Refusal(problem=problem, fix="Ask an owner of the tenant", field="role")
+        return save_membership(membership, acting_user=acting_user)
 
 
 def save_membership(membership: Membership, *, acting_user: User | None) -> Membership:
@@ -156,7 +167,7 @@ def issue_api_token(
     Raises `Refusal` when the person has no role there, ValidationError for a lifetime out of bounds.
     """
     with scope(tenant=tenant):
-        is_member = user.is_superuser or Membership.objects.filter(user=user).exists()
+        is_member = Membership.objects.filter(user=user).exists()
     if not (is_member and user.is_active):
         raise Refusal(problem=f"{user} has no role in {tenant}", fix="Give them one first", field="user")
     made = make_token(API_PREFIX)

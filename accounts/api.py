@@ -55,7 +55,7 @@ class TenantSerializer(serializers.ModelSerializer[Tenant]):
 
 
 class TenantsViewSet(ReadOnlyTenantViewSet):
-    """The tenants in which the caller has a role."""
+    """The tenants in which the caller has a role; all of them for an operator."""
 
     model = Tenant
     read_power = Power.READ
@@ -65,6 +65,11 @@ class TenantsViewSet(ReadOnlyTenantViewSet):
     filterset_fields: ClassVar[list[str]] = ["slug", "is_active"]
     search_fields: ClassVar[list[str]] = ["slug", "name"]
     ordering_fields: ClassVar[list[str]] = ["slug", "created_at"]
+
+    def get_queryset(self) -> QuerySet[Tenant]:
+        """An operator's are all."""
+        is_operator = not getattr(self, "swagger_fake_view", False) and self.authority.is_operator
+        return Tenant.objects.all() if is_operator else super().get_queryset()
 
 
 class ColleagueField(serializers.SlugRelatedField[User]):
@@ -266,9 +271,7 @@ class OidcTrustViewSet(mixins.DestroyModelMixin, EditableTenantViewSet):
         """Say which agent these claims would stand for, by each trust, and why not. Nobody is let in."""
         wanted = TrialRequest(data=request.data)
         wanted.is_valid(raise_exception=True)
-        trusts = self.get_queryset()
-        if not self.authority.is_operator:
-            trusts = trusts.filter(tenant__in=self.authority.tenant_ids(Power.MANAGE))
+        trusts = self.get_queryset().filter(tenant__in=self.authority.tenant_ids(Power.MANAGE))
         verdicts = trusting.explain(claims_to_try(wanted.validated_data["token_or_claims"]), trusts[:MAX_TRIED_TRUSTS])
         return Response(TrustVerdictSerializer(verdicts, many=True).data, headers={"Cache-Control": "no-store"})
 

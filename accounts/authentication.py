@@ -14,7 +14,7 @@ from accounts.access import authority_for
 from accounts.actions import note_use
 from accounts.models import ApiToken, User
 from accounts.tokens import API_PREFIX, parse_token
-from controlplane.authority import Authority, Role
+from controlplane.authority import Authority
 from controlplane.tenancy import every_tenant
 
 _REFUSAL: Final = "The token is not valid. Make a new one in the admin, under API tokens."
@@ -66,9 +66,8 @@ def _find(credential: str) -> ApiToken:
 
 
 def _authority(token: ApiToken) -> Authority:
-    """An operator's token acts as an owner, and in its tenant only."""
-    everywhere = authority_for(token.user)
-    role = Role.OWNER if everywhere.is_operator else everywhere.roles.get(token.tenant_id)
+    """The person's role of today, in the token's tenant alone; never an operator's power."""
+    role = authority_for(token.user).roles.get(token.tenant_id)
     if role is None or not token.tenant.is_active:
         raise AuthenticationFailed(_REFUSAL)
     return Authority(roles={token.tenant_id: role})

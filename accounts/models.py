@@ -74,7 +74,7 @@ class UserManager(BaseUserManager["User"]):
 
 
 class User(AbstractBaseUser):
-    """A person. What they may do comes of their memberships; an operator (`is_superuser`) may do everything."""
+    """A person. What they may do comes of their memberships; an operator (`is_superuser`) manages tenants."""
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     email = models.EmailField("e-mail address", unique=True)

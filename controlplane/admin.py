@@ -59,8 +59,6 @@ class TenantModelAdmin(ModelAdmin):
         """The rows of the tenants in which the person may read this."""
         authority = authority_of(request)
         rows: models.QuerySet[Any] = super().get_queryset(request)
-        if authority.is_operator:
-            return rows
         return rows.filter(**{f"{self.tenant_id_path}__in": authority.tenant_ids(self.read_power)})
 
     def has_module_permission(self, request: HttpRequest) -> bool:
@@ -188,7 +186,7 @@ def writable_tenants(request: HttpRequest, power: Power | None) -> models.QueryS
     tenants = apps.get_model("accounts", "Tenant")._default_manager.filter(is_active=True)
     if power is None:
         return tenants.none()
-    return tenants if authority.is_operator else tenants.filter(pk__in=authority.tenant_ids(power))
+    return tenants.filter(pk__in=authority.tenant_ids(power))
 
 
 # Pages that packages brought along know neither tenants nor roles. Their apps are loaded before this one's.

@@ -36,8 +36,7 @@ class TenantSlugField(serializers.SlugRelatedField[Any]):
         tenants = apps.get_model("accounts", "Tenant")._default_manager.filter(is_active=True)
         if not isinstance(view, TenantViewSet) or view.write_power is None:
             return tenants.none()
-        authority = view.authority
-        return tenants if authority.is_operator else tenants.filter(pk__in=authority.tenant_ids(view.write_power))
+        return tenants.filter(pk__in=view.authority.tenant_ids(view.write_power))
 
     def only(self) -> Any:
         """The one tenant that need not be named. Raises ValidationError when there are more, or none."""
@@ -119,8 +118,6 @@ class TenantViewSet(viewsets.GenericViewSet[Any]):
             return self.model._base_manager.none()
         rows = self.model._default_manager.all()
         rows = rows.select_related(*self.related) if self.related else rows
-        if self.authority.is_operator:
-            return rows
         return rows.filter(**{f"{self.tenant_id_path}__in": self.authority.tenant_ids(self.read_power)})
 
     def check_object_permissions(self, request: Request, obj: Any) -> None:

@@ -17,8 +17,6 @@ from django.db import models
 from django.http import HttpRequest
 from django_scopes import scope
 
-from controlplane.tenancy import every_tenant
-
 
 class Role(models.TextChoices):
     """A person's part in a tenant."""
@@ -51,22 +49,20 @@ ROLE_POWERS: Final[Mapping[Role, frozenset[Power]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Authority:
-    """The roles by tenant id. An operator of the installation may do everything everywhere (break-glass)."""
+    """The roles by tenant id. An operator manages the tenants themselves; inside of them, they have what roles give."""
 
     roles: Mapping[UUID, Role] = field(default_factory=dict)
     is_operator: bool = False
 
     def may(self, power: Power, tenant_id: UUID | None = None) -> bool:
         """True when the power is held in that tenant; without one, in any."""
-        if self.is_operator:
-            return True
         if tenant_id is None:
             return any(power in ROLE_POWERS[role] for role in self.roles.values())
         role = self.roles.get(tenant_id)
         return role is not None and power in ROLE_POWERS[role]
 
     def tenant_ids(self, power: Power) -> tuple[UUID, ...]:
-        """The tenants in which the power is held. Of no use for an operator, who needs no list."""
+        """The tenants in which the power is held."""
         return tuple(tenant_id for tenant_id, role in self.roles.items() if power in ROLE_POWERS[role])
 
     def within(self, tenant_id: UUID) -> Authority:
@@ -76,12 +72,8 @@ class Authority:
     @contextmanager
     def scope(self) -> Iterator[None]:
         """Let the ORM see the tenants of this authority and nothing else."""
-        if self.is_operator:
-            with every_tenant():
-                yield
-        else:
-            with scope(tenant=list(self.roles)):
-                yield
+        with scope(tenant=list(self.roles)):
+            yield
 
 
 #: Nobody is signed in.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 from django import forms
 from django.contrib import admin
@@ -40,9 +40,25 @@ class TenantAdmin(TenantModelAdmin):
     ordering = ("slug",)
     fields = ("slug", "name", "is_active")
 
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Tenant]:
+        """All of them for an operator."""
+        return Tenant.objects.all() if authority_of(request).is_operator else super().get_queryset(request)
+
+    def has_module_permission(self, request: HttpRequest) -> bool:
+        """For operators, and for everybody with a role."""
+        return authority_of(request).is_operator or super().has_module_permission(request)
+
+    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """For operators, and for everybody with a role in it."""
+        return authority_of(request).is_operator or super().has_view_permission(request, obj)
+
     def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:  # noqa: ARG002  # Django's signature
         """Operators only."""
         return authority_of(request).is_operator
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Operators, and its owners."""
+        return authority_of(request).is_operator or super().has_change_permission(request, obj)
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
         """The slug is in people's scripts; activity is the operators'."""
@@ -74,6 +90,9 @@ class UserForm(forms.ModelForm):  # type: ignore[type-arg]  # not subscriptable 
     class Meta:
         model = User
         fields = ("email", "name", "is_active", "is_superuser")
+        help_texts: ClassVar[dict[str, str]] = {
+            "is_superuser": "Manages tenants and people; sees into a tenant by a role there alone."
+        }
 
 
 class MembershipInline(TabularInline):
@@ -85,8 +104,8 @@ class MembershipInline(TabularInline):
     can_delete = False
 
     def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:  # noqa: ARG002  # Django's signature
-        """As for the page."""
-        return authority_of(request).may(Power.MANAGE)
+        """As for the page; an operator sees the roles in their own tenants only."""
+        return authority_of(request).is_operator or authority_of(request).may(Power.MANAGE)
 
     def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:  # noqa: ARG002  # Django's signature
         """Roles have a page of their own."""
@@ -118,9 +137,13 @@ class UserAdmin(TenantModelAdmin):
         """Everybody for an operator, else the people of one's tenants."""
         return User.objects.all() if authority_of(request).is_operator else colleagues()
 
+    def has_module_permission(self, request: HttpRequest) -> bool:
+        """As for any of them."""
+        return self.has_view_permission(request)
+
     def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:  # noqa: ARG002  # Django's signature
         """The queryset says whom."""
-        return authority_of(request).may(self.read_power)
+        return authority_of(request).is_operator or authority_of(request).may(self.read_power)
 
     def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:  # noqa: ARG002  # Django's signature
         """Operators only: a person may belong to several tenants."""
@@ -160,7 +183,7 @@ class UserAdmin(TenantModelAdmin):
 
 @admin.register(Membership)
 class MembershipAdmin(TenantModelAdmin):
-    """Who has which role in a tenant; its owners say so."""
+    """Who has which role in a tenant; its owners say so. An operator appoints the first of them."""
 
     read_power = Power.MANAGE
     write_power = Power.OWN
@@ -173,6 +196,27 @@ class MembershipAdmin(TenantModelAdmin):
     autocomplete_fields = ("user",)
     fields = ("tenant", "user", "role")
 
+    def has_module_permission(self, request: HttpRequest) -> bool:
+        """For operators too, to appoint an owner."""
+        return authority_of(request).is_operator or super().has_module_permission(request)
+
+    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """An operator may open the page, and sees what their roles permit."""
+        if obj is None and authority_of(request).is_operator:
+            return True
+        return super().has_view_permission(request, obj)
+
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """For operators too, to appoint an owner."""
+        return authority_of(request).is_operator or super().has_add_permission(request, obj)
+
+    def formfield_for_foreignkey(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
+        """An operator appoints in any tenant."""
+        field = super().formfield_for_foreignkey(db_field, request, **kwargs)
+        if db_field.name == "tenant" and authority_of(request).is_operator:
+            field.queryset = Tenant.objects.filter(is_active=True)
+        return field
+
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
         """Of a membership only the role changes."""
         fields = super().get_readonly_fields(request, obj)
@@ -180,8 +224,10 @@ class MembershipAdmin(TenantModelAdmin):
 
     def save_row(self, request: HttpRequest, row: Membership, *, acting_user: Any) -> None:
         """By the action."""
-        del request
-        actions.save_membership(row, acting_user=acting_user)
+        if authority_of(request).may(Power.OWN, row.tenant_id):
+            actions.save_membership(row, acting_user=acting_user)
+        else:
+            actions.appoint_owner(row, acting_user=acting_user)
 
     def delete_row(self, request: HttpRequest, row: Membership, *, acting_user: Any) -> None:
         """By the action."""
