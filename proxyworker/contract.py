@@ -11,7 +11,7 @@ in and out. A frame that does not decode is a broken peer: the link is closed.
       -> AppendRecords                      <- Ack
       -> RequestUpload                      <- UploadTicket | Refused
       -> CloseSession, Heartbeat               (no answer)
-      <- Revoke                                (any time)
+      <- Revoke, PolicyChanged                 (any time)
 
 An answer carries the `request_id` of its question. Times are seconds since the epoch as float, durations are
 microseconds as int, sizes are bytes; ids are UUIDs in text.
@@ -216,6 +216,12 @@ class Revoke(Struct, frozen=True):
     reason: str
 
 
+class PolicyChanged(Struct, frozen=True):
+    """All running sessions decide by this policy from their next operation on: a worker has one tenant."""
+
+    policy: Policy
+
+
 class Heartbeat(Struct, frozen=True):
     """Still here. `journal_bytes`: what the journal holds unacknowledged."""
 
@@ -366,7 +372,7 @@ class JournalOpened(Struct, frozen=True):
 T = TypeVar("T")
 Record = SessionOpened | OperationIntent | OperationOutcome | SessionClosed | JournalOpened
 FromWorker = Enrol | Authenticate | OpenSession | CloseSession | Heartbeat | AppendRecords | RequestUpload
-FromControlPlane = Challenge | Welcome | SessionGrant | Refused | Revoke | Ack | UploadTicket
+FromControlPlane = Challenge | Welcome | SessionGrant | Refused | Revoke | PolicyChanged | Ack | UploadTicket
 
 
 class Direction(StrEnum):

@@ -13,6 +13,7 @@ import structlog
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, WebSocketException
 
+from policies.engine import Policy
 from proxyworker.contract import (
     LINK_VERSION,
     MAX_FRAME_BYTES,
@@ -25,6 +26,7 @@ from proxyworker.contract import (
     FromWorker,
     Heartbeat,
     OpenSession,
+    PolicyChanged,
     Refused,
     RequestUpload,
     Revoke,
@@ -71,6 +73,8 @@ class Link:
     def __init__(self, url: str, *, identity: Identity, tls: ssl.SSLContext | None) -> None:
         #: Called with the session ids to end (empty: all) and the reason.
         self.on_revoke: Callable[[Sequence[str], str], None] = lambda _ids, _reason: None
+        #: Called with what running sessions are to be decided by.
+        self.on_policy: Callable[[Policy], None] = lambda _policy: None
         #: Called at every sign-on, before `connected` is true.
         self.on_welcome: Callable[[Welcome], None] = lambda _welcome: None
         #: Asked for what to tell at each heartbeat.
@@ -233,6 +237,9 @@ class Link:
     def _take(self, frame: FromControlPlane) -> None:
         if isinstance(frame, Revoke):
             self.on_revoke(frame.session_ids, frame.reason)
+            return
+        if isinstance(frame, PolicyChanged):
+            self.on_policy(frame.policy)
             return
         if isinstance(frame, Challenge | Welcome):
             raise LinkError("the control plane signed on twice")

@@ -12,6 +12,7 @@ from typing import Final
 import httpx
 import structlog
 
+from policies.engine import Policy
 from proxyworker import postgres
 from proxyworker.config import Config
 from proxyworker.contract import Heartbeat
@@ -69,6 +70,7 @@ class Worker:
         self._journal.on_failure.append(self._on_journal_failure)
         self._link.on_welcome = self._shipper.welcomed
         self._link.on_revoke = self._on_revoke
+        self._link.on_policy = self._on_policy
         self._link.vitals = self._vitals
 
     async def run(self) -> int:
@@ -117,6 +119,10 @@ class Worker:
     def _on_revoke(self, session_ids: Sequence[str], reason: str) -> None:
         _log.info("revoked", sessions=len(session_ids) or "all", reason=reason)
         self._live.end(session_ids, reason)
+
+    def _on_policy(self, policy: Policy) -> None:
+        _log.info("policy_changed", version=policy.version, sessions=self._live.count)
+        self._live.use_policy(policy)
 
     def _vitals(self) -> Heartbeat:
         return Heartbeat(sessions=self._live.count, journal_bytes=self._journal.unacknowledged_bytes)

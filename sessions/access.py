@@ -11,6 +11,8 @@ from django.db.models.functions import Substr
 
 from accounts.access import suspended_agents
 from accounts.models import AgentToken
+from policies.access import effective_policy
+from policies.engine import Policy
 from sessions.models import AgentSession, Operation, SessionState
 from targets.access import find_worker
 
@@ -20,10 +22,14 @@ _NO_LONGER_ALLOWED: Final = "access was withdrawn"
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What a link has to act on. `is_welcome` False: close the link. `to_end`: reasons by session id."""
+    """What a link has to act on. `is_welcome` False: close the link. `to_end`: reasons by session id.
+
+    `policy`: what the tenant's running sessions are to be decided by.
+    """
 
     is_welcome: bool
     to_end: dict[str, str]
+    policy: Policy | None = None
 
 
 def standing_of(worker_id: UUID, *, public_key: bytes) -> Standing:
@@ -38,7 +44,8 @@ def standing_of(worker_id: UUID, *, public_key: bytes) -> Standing:
     withdrawn |= Q(agent__in=suspended_agents())
     ending = Q(end_requested_at__isnull=False) | withdrawn
     rows = unfinished.exclude(state=SessionState.CLOSED).filter(ending).values_list("pk", "end_reason")
-    return Standing(is_welcome=True, to_end={str(pk): reason or _NO_LONGER_ALLOWED for pk, reason in rows})
+    to_end = {str(pk): reason or _NO_LONGER_ALLOWED for pk, reason in rows}
+    return Standing(is_welcome=True, to_end=to_end, policy=effective_policy(worker.tenant_id))
 
 
 def statements_of(session: AgentSession, *, containing: str = "", status: str = "") -> QuerySet[Operation]:

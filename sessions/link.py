@@ -40,6 +40,7 @@ from proxyworker.contract import (
     FromWorker,
     Heartbeat,
     OpenSession,
+    PolicyChanged,
     RefusalCode,
     Refused,
     RequestUpload,
@@ -131,6 +132,8 @@ class LinkConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         self._batch_order = asyncio.Lock()
         self._woken = asyncio.Event()
         self._revoked: set[str] = set()
+        #: What the worker was told last. Whatever was in force while it was away, it is told first of all.
+        self._policy_version = ""
         self._heard_at = loop.time()
         self._is_closing = False
         await self.accept()
@@ -292,6 +295,9 @@ class LinkConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         for reason in set(fresh.values()):
             session_ids = tuple(session_id for session_id, why in fresh.items() if why == reason)
             await self._say(Revoke(session_ids=session_ids, reason=reason))
+        if standing.policy is not None and standing.policy.version != self._policy_version:
+            self._policy_version = standing.policy.version
+            await self._say(PolicyChanged(policy=standing.policy))
 
     # ------------------------------------------------------------ the socket
 

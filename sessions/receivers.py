@@ -1,4 +1,4 @@
-"""Ends sessions when a right is taken away elsewhere. The lower apps know no sessions, so their saves are listened to.
+"""Ends sessions, or has them follow, when rights change elsewhere. The lower apps know no sessions: saves are heard.
 
 A receiver only wakes links up; what they then find in the rows decides (`access.standing_of`).
 """
@@ -12,6 +12,7 @@ from django.db.models.signals import post_save
 from django.dispatch import receiver
 
 from accounts.models import Agent, AgentToken, Tenant
+from policies.models import Policy
 from sessions.actions import wake_links, wake_links_of
 from targets.models import ProxyWorker, Target
 
@@ -26,6 +27,11 @@ def _agent_saved(instance: Agent, **_: Any) -> None:
 def _target_saved(instance: Target, **_: Any) -> None:
     if not instance.is_active:
         wake_links_of(Q(target=instance))
+
+
+@receiver(post_save, sender=Policy)
+def _policy_saved(instance: Policy, **_: Any) -> None:
+    wake_links_of(Q(tenant=instance.tenant_id))
 
 
 @receiver(post_save, sender=Tenant)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
+
+if TYPE_CHECKING:
+    from policies.engine import Policy
 
 #: How often expiry and idleness are looked at. A session outlives its grant by at most this.
 SWEEP_SECONDS: Final = 1.0
@@ -17,6 +20,9 @@ class LiveSession(Protocol):
 
     def end(self, reason: str) -> None:
         """End now: tell the agent why in its protocol, close both sides, record what is unfinished."""
+
+    def use_policy(self, policy: Policy) -> None:
+        """Decide by this policy from the next operation on."""
 
     def reason_to_end(self, *, now: float, loop_now: float) -> str:
         """Why the session must end at this time (epoch seconds, loop seconds), or ""."""
@@ -57,6 +63,11 @@ class LiveSessions:
             session = self._sessions.get(session_id)
             if session is not None:
                 session.end(reason)
+
+    def use_policy(self, policy: Policy) -> None:
+        """Every session decides by this policy from its next operation on."""
+        for session in self._sessions.values():
+            session.use_policy(policy)
 
     async def wait_empty(self) -> None:
         """Return when no session runs."""

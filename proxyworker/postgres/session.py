@@ -41,6 +41,7 @@ from proxyworker.wire.postgres.gather import Gathered
 from proxyworker.wire.postgres.scan import FrameError, FrameScanner
 
 if TYPE_CHECKING:
+    from policies.engine import Policy
     from proxyworker.contract import SessionGrant
     from proxyworker.gate.services import Services
 
@@ -365,6 +366,10 @@ class PostgresSession:
         if self._services.journal.failed is not None:
             # The journal will tell nobody of durability any more: the record is as closed as it can be.
             self._record_closed()
+
+    def use_policy(self, policy: Policy) -> None:
+        """See `gate.live.LiveSession`."""
+        self._decider.use_policy(policy)
 
     def cancel(self) -> None:
         """The agent asks to cancel what runs. The request is on record before the target hears of it."""

@@ -21,6 +21,7 @@ from proxyworker.contract import (
     FromControlPlane,
     FromWorker,
     OpenSession,
+    PolicyChanged,
     Secret,
     TlsFacts,
     Welcome,
@@ -49,14 +50,19 @@ class ScriptedWorker:
         await self.socket.send_to(bytes_data=encode(frame))
 
     async def receive(self, kind: type[T]) -> T:
-        """The next frame, which is of this kind."""
-        frame: FromControlPlane = decode_from_control_plane(await self.socket.receive_from(ANSWER_SECONDS))
-        assert isinstance(frame, kind), frame
-        return frame
+        """The next frame, which is of this kind; what it says of the policy comes whenever it comes."""
+        while True:
+            frame: FromControlPlane = decode_from_control_plane(await self.socket.receive_from(ANSWER_SECONDS))
+            if isinstance(frame, kind):
+                return frame
+            assert isinstance(frame, PolicyChanged), frame
 
     async def closed_with(self) -> int:
-        """The code with which the control plane closes the link; nothing may come before."""
+        """The code with which the control plane closes the link; nothing but the policy may come before."""
         message = await self.socket.receive_output(ANSWER_SECONDS)
+        while message["type"] == "websocket.send":
+            assert isinstance(decode_from_control_plane(message["bytes"]), PolicyChanged)
+            message = await self.socket.receive_output(ANSWER_SECONDS)
         assert message["type"] == "websocket.close", message
         code: int = message["code"]
         return code

@@ -14,6 +14,9 @@ from django.utils import timezone
 from django_scopes import scope
 
 from accounts.actions import issue_agent_token, revoke_agent_token, save_agent
+from policies.actions import publish_version
+from policies.engine import Effect, decide
+from policies.models import Policy
 from proxyworker.contract import (
     LINK_VERSION,
     MAX_FRAME_BYTES,
@@ -21,6 +24,7 @@ from proxyworker.contract import (
     Authenticate,
     CloseSession,
     Heartbeat,
+    PolicyChanged,
     RefusalCode,
     Refused,
     Revoke,
@@ -254,6 +258,24 @@ async def test_a_session_that_was_ended_while_the_link_was_down_is_revoked_when_
     async with signed_on(acme) as worker:
         revoke = await worker.receive(Revoke)
     assert (revoke.session_ids, revoke.reason) == ((str(session.pk),), "an administrator ended it")
+
+
+async def test_a_published_policy_reaches_running_sessions(acme: Site) -> None:
+    async with signed_on(acme) as worker:
+        first = await worker.receive(PolicyChanged)
+        await worker.send(question(await agent_token(acme)))
+        grant = await worker.receive(SessionGrant)
+        assert first.policy == grant.policy
+
+        def publish() -> None:
+            policy = Policy.objects.get()
+            rules = [{"name": "closed", "effect": "deny", "agents": ["*"], "targets": ["*"]}]
+            publish_version(policy, rules=rules, message="closed for today", acting_user=None)
+
+        await run(acme, publish)
+        second = await worker.receive(PolicyChanged)
+    assert second.policy.version != first.policy.version
+    assert decide(second.policy, principal=grant.principal, target="shop").effect is Effect.DENY
 
 
 async def test_close_session_closes_the_row_of_this_worker_only(acme: Site, globex: Site) -> None:

@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from policies.engine import Policy
 from proxyworker.gate import live as live_module
 from proxyworker.gate.live import LiveSessions
 from tests.proxyworker.records import AT
@@ -26,6 +27,9 @@ class Session:
         self.ended.append(reason)
         self.over.set()
         self._live.remove(self)
+
+    def use_policy(self, policy: Policy) -> None:
+        self.policy = policy
 
     def reason_to_end(self, *, now: float, loop_now: float) -> str:
         assert loop_now <= asyncio.get_running_loop().time()
@@ -73,3 +77,11 @@ async def test_no_ids_mean_all() -> None:
     await live.wait_empty()
     live.remove(sessions[0])
     assert live.count == 0
+
+
+async def test_a_policy_reaches_every_session() -> None:
+    live = LiveSessions(Clock())
+    sessions = [Session(live, "one"), Session(live, "two")]
+    live.use_policy(Policy("shop@2"))
+    assert [session.policy.version for session in sessions] == ["shop@2", "shop@2"]
+    live.end([], "over")

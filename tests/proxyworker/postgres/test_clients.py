@@ -18,6 +18,7 @@ import sqlalchemy
 import zstandard
 from psycopg import sql
 
+from policies.engine import Effect, Policy, Rule
 from proxyworker.contract import Direction, OutcomeStatus
 from proxyworker.journal import Codec
 from tests.proxyworker.postgres.gate import PATIENCE_SECONDS, TOKEN, RunningGate
@@ -266,6 +267,21 @@ def test_a_client_that_vanishes_leaves_an_outcome_and_no_session_at_the_target(g
     gate.wait_closed(2)
     outcome = gate.outcome_of(f"INSERT INTO {table} SELECT 77, pg_sleep(0.3)::text")
     assert (outcome.status, outcome.tags) == (OutcomeStatus.OK, ("INSERT 0 1",))
+
+
+def test_a_session_follows_its_policy_at_its_next_operation(gate: RunningGate) -> None:
+    closed = Policy(version="test@2", rules=(Rule(name="closed", effect=Effect.DENY, agents=("*",), targets=("*",)),))
+    with psycopg.connect(gate.dsn(), autocommit=True) as connection:
+        assert connection.execute("SELECT 1").fetchone() == (1,)
+        gate.call(lambda: gate.services.live.use_policy(closed))
+        for statement in ("SELECT 2", "DELETE FROM pg_class"):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege, match="rule 'closed' denies reporter on shop"):
+                connection.execute(statement)
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            connection.execute("SELECT %s::int", (3,))
+    gate.wait_closed(1)
+    denied = [(i.decision.rule, o.status) for i, o in gate.operations[1:] if o]
+    assert set(denied) == {("closed", OutcomeStatus.DENIED)}
 
 
 def test_a_revoked_session_is_told_and_its_statement_is_cancelled(gate: RunningGate) -> None:
