@@ -76,41 +76,44 @@ def library_settings(
 ) -> OneLogin_Saml2_Settings:
     """python3-saml's settings for this provider. Raises `SignInRefused` when its metadata can't be had."""
     private_key = open_sealed(provider.sealed_secret, context=provider.secret_context).decode()
-    return OneLogin_Saml2_Settings(
-        {
-            "strict": True,
-            "debug": False,
-            "sp": {
-                "entityId": url_of(provider, "saml-metadata"),
-                "assertionConsumerService": {
-                    "url": url_of(provider, "saml-acs"),
-                    "binding": OneLogin_Saml2_Constants.BINDING_HTTP_POST,
-                },
-                "singleLogoutService": {
-                    "url": url_of(provider, "saml-logout"),
-                    "binding": OneLogin_Saml2_Constants.BINDING_HTTP_REDIRECT,
-                },
-                "NameIDFormat": OneLogin_Saml2_Constants.NAMEID_UNSPECIFIED,
-                "x509cert": provider.certificate,
-                "privateKey": private_key,
+    values = {
+        "strict": True,
+        "debug": False,
+        "sp": {
+            "entityId": url_of(provider, "saml-metadata"),
+            "assertionConsumerService": {
+                "url": url_of(provider, "saml-acs"),
+                "binding": OneLogin_Saml2_Constants.BINDING_HTTP_POST,
             },
-            "idp": saml_idp(provider) if idp is None else idp,
-            "security": {
-                "authnRequestsSigned": True,
-                "logoutRequestSigned": True,
-                "logoutResponseSigned": True,
-                "wantAssertionsSigned": True,
-                "wantMessagesSigned": for_logout or provider.wants_signed_response,
-                "wantNameId": True,
-                "wantAttributeStatement": False,
-                "allowRepeatAttributeName": True,
-                "requestedAuthnContext": False,
-                "rejectDeprecatedAlgorithm": True,
-                "signatureAlgorithm": OneLogin_Saml2_Constants.RSA_SHA256,
-                "digestAlgorithm": OneLogin_Saml2_Constants.SHA256,
+            "singleLogoutService": {
+                "url": url_of(provider, "saml-logout"),
+                "binding": OneLogin_Saml2_Constants.BINDING_HTTP_REDIRECT,
             },
-        }
-    )
+            "NameIDFormat": OneLogin_Saml2_Constants.NAMEID_UNSPECIFIED,
+            "x509cert": provider.certificate,
+            "privateKey": private_key,
+        },
+        "idp": saml_idp(provider) if idp is None else idp,
+        "security": {
+            "authnRequestsSigned": True,
+            "logoutRequestSigned": True,
+            "logoutResponseSigned": True,
+            "wantAssertionsSigned": True,
+            "wantMessagesSigned": for_logout or provider.wants_signed_response,
+            "wantNameId": True,
+            "wantAttributeStatement": False,
+            "allowRepeatAttributeName": True,
+            "requestedAuthnContext": False,
+            "allowSingleLabelDomains": True,
+            "rejectDeprecatedAlgorithm": True,
+            "signatureAlgorithm": OneLogin_Saml2_Constants.RSA_SHA256,
+            "digestAlgorithm": OneLogin_Saml2_Constants.SHA256,
+        },
+    }
+    try:
+        return OneLogin_Saml2_Settings(values)
+    except OneLogin_Saml2_Error as error:
+        raise SignInRefused(f"settings: {error}") from None
 
 
 def request_data(url: str, **more: Any) -> dict[str, Any]:
