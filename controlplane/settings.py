@@ -323,6 +323,7 @@ UNFOLD = {
     "SHOW_HISTORY": False,
     "SHOW_VIEW_ON_SITE": False,
     "ENVIRONMENT": "controlplane.navigation.environment_badge",
+    "ACCOUNT": {"navigation": [{"title": "Where you are signed in", "link": reverse_lazy("my-sessions")}]},
     "SIDEBAR": {
         "show_search": True,
         "show_all_applications": False,
