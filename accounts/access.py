@@ -6,6 +6,7 @@ from django.contrib.auth.models import AnonymousUser
 from django.db.models import Exists, OuterRef, Q, QuerySet
 
 from accounts.models import Agent, Membership, User
+from accounts.scim.models import ScimUser
 from controlplane.authority import NO_AUTHORITY, Authority, Role
 from controlplane.tenancy import every_tenant
 
@@ -21,6 +22,12 @@ def suspended_agents() -> QuerySet[Agent]:
     has_left = Q(sponsor__is_active=False) | ~Exists(has_role)
     agents: QuerySet[Agent] = Agent.objects.filter(has_left, sponsor__isnull=False)
     return agents
+
+
+def departed_people() -> QuerySet[ScimUser]:
+    """The people whom the directories of the tenants in scope have deactivated or deleted."""
+    people: QuerySet[ScimUser] = ScimUser.objects.filter(is_active=False)
+    return people
 
 
 def authority_for(user: User | AnonymousUser) -> Authority:

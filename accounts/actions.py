@@ -296,6 +296,9 @@ def _revoke(token: HashedTokenT, *, noun: str, acting_user: User | None) -> Hash
             token.revoked_at = now
             token.save(update_fields=("revoked_at", "updated_at"))  # heard by whoever has sessions to end
             _tell_token(token, noun=noun, verb="revoked", acting_user=acting_user)
+            if isinstance(token, AgentToken):  # what was made from it ends with it
+                for child in AgentToken.objects.filter(parent=token, revoked_at=None):
+                    _revoke(child, noun=noun, acting_user=acting_user)
     return token
 
 

@@ -12,7 +12,7 @@ import structlog
 from django_scopes import scope
 
 from accounts import oidc, trusting
-from accounts.access import suspended_agents
+from accounts.access import departed_people, suspended_agents
 from accounts.actions import note_use
 from accounts.errors import BadCredential, ExpiredCredential
 from accounts.models import Agent, AgentToken, OidcTrust, Tenant
@@ -81,8 +81,9 @@ def _by_issued_token(credential: str, *, now: datetime, tenant_id: UUID | None) 
     refuse_suspended(token.agent)
     if token.expires_at <= now:
         raise ExpiredCredential(token.expires_at)
-    note_use(token, now=now)
     carried = token.carried
+    refuse_departed(carried.get("on_behalf_of", ""), tenant_id=token.tenant_id)
+    note_use(token, now=now)
     return IdentifiedAgent(
         tenant=token.tenant,
         agent=token.agent,
@@ -107,6 +108,8 @@ def agent_of(verified: oidc.VerifiedToken) -> IdentifiedAgent:
     trust, claims = verified.trust, verified.claims
     agent = trusting.find_agent(claims, trust)
     refuse_suspended(agent)
+    person = trusting.person_of(claims, trust)
+    refuse_departed(person, tenant_id=trust.tenant_id)
     return IdentifiedAgent(
         tenant=trust.tenant,
         agent=agent,
@@ -114,7 +117,7 @@ def agent_of(verified: oidc.VerifiedToken) -> IdentifiedAgent:
         credential_id=f"trust:{trust.pk}",
         expires_at=verified.expires_at,
         groups=trusting.groups_of(claims, trust, agent),
-        on_behalf_of=trusting.person_of(claims, trust),
+        on_behalf_of=person,
         labels=trusting.labels_of(claims, trust),
         actors=trusting.actors_of(claims),
         trust=trust,
@@ -125,3 +128,9 @@ def refuse_suspended(agent: Agent) -> None:
     """Raises `BadCredential` for an agent whose sponsor has left."""
     if suspended_agents().filter(pk=agent.pk).exists():
         raise BadCredential("the agent's sponsor has left")
+
+
+def refuse_departed(person: str, *, tenant_id: UUID) -> None:
+    """Raises `BadCredential` for somebody whom the tenant's directory has deactivated: nobody acts on their behalf."""
+    if person and departed_people().filter(tenant_id=tenant_id, user_name=person.lower()).exists():
+        raise BadCredential("the person behind the agent has left")

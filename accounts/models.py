@@ -16,6 +16,7 @@ from django.db.models.functions import Lower
 from accounts.federation.models import FederatedIdentity, IdentityProvider, RoleMapping  # noqa: F401  # Django looks here
 from accounts.matching import MAX_CONDITION_CHARACTERS, MAX_CONDITIONS, BadCondition, parse_condition
 from accounts.oauth.models import OAuthClient, SshAuthority, UsedAssertion  # noqa: F401  # Django looks for models here
+from accounts.scim.models import ScimGroup, ScimMember, ScimUser  # noqa: F401  # Django looks for models here
 from accounts.signin.models import SignIn, TotpDevice  # noqa: F401  # Django looks for models in this module
 from accounts.tenancy import TenantOwned
 from accounts.tokens import DIGEST_CHARACTERS, ID_CHARACTERS

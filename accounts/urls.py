@@ -9,6 +9,7 @@ from accounts.signin import views as signin
 
 urlpatterns = [
     path("", include("accounts.oauth.urls")),
+    path("", include("accounts.scim.urls")),
     path("admin/login/", signin.LocalSignInView.as_view(), name="sign-in-local"),  # in place of the admin's own
     path("admin/logout/", federation.sign_out, name="sign-out"),
     path("sign-in/", federation.choose, name="sign-in"),

@@ -52,6 +52,8 @@ GROUPS: Final[tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...]] = (
             ("accounts", "signin", "login"),
             ("accounts", "apitoken", "vpn_key"),
             ("accounts", "servicetoken", "robot_2"),
+            ("accounts", "scimuser", "contact_page"),
+            ("accounts", "scimgroup", "groups"),
         ),
     ),
     (

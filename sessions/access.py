@@ -7,9 +7,10 @@ from typing import Any, Final
 from uuid import UUID
 
 from django.db.models import Exists, OuterRef, Q, QuerySet
-from django.db.models.functions import Substr
+from django.db.models.fields.json import KT
+from django.db.models.functions import Lower, Substr
 
-from accounts.access import suspended_agents
+from accounts.access import departed_people, suspended_agents
 from accounts.models import AgentToken
 from policies.access import effective_policy
 from policies.engine import Policy
@@ -37,11 +38,11 @@ def standing_of(worker_id: UUID, *, public_key: bytes) -> Standing:
     worker = find_worker(worker_id)
     if worker is None or not worker.is_active or not worker.tenant.is_active or bytes(worker.public_key) != public_key:
         return Standing(is_welcome=False, to_end={})
-    unfinished = AgentSession.objects.filter(worker=worker)
+    unfinished = AgentSession.objects.filter(worker=worker).annotate(person=Lower(KT("principal__on_behalf_of")))
     revoked = AgentToken.objects.filter(revoked_at__isnull=False)
     proof_revoked = Exists(revoked.filter(token_id=Substr(OuterRef("credential_id"), len("token:") + 1)))
     withdrawn = Q(agent__is_active=False) | Q(target__is_active=False) | Q(proof_revoked)
-    withdrawn |= Q(agent__in=suspended_agents())
+    withdrawn |= Q(agent__in=suspended_agents()) | Q(person__in=departed_people().values("user_name"))
     ending = Q(end_requested_at__isnull=False) | withdrawn
     rows = unfinished.exclude(state=SessionState.CLOSED).filter(ending).values_list("pk", "end_reason")
     to_end = {str(pk): reason or _NO_LONGER_ALLOWED for pk, reason in rows}

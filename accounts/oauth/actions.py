@@ -19,6 +19,7 @@ from django.utils import timezone
 from django_scopes import scope
 from scramp import ScramMechanism
 
+from accounts.actions import revoke_agent_token
 from accounts.models import Agent, AgentToken, ServicePurpose, ServiceToken, Tenant, TokenKind, User
 from accounts.oauth.clients import usable_keys
 from accounts.oauth.exchange import Entitlement
@@ -45,8 +46,12 @@ _CLIENT_FIELDS: Final = ("agent", "client_id", "label", "authentication", "is_ac
 
 
 def save_client(client: OAuthClient, *, acting_user: User | None) -> OAuthClient:
-    """Change a client. Deactivated, it gets no tokens, and those it got are refused."""
-    save_recorded(client, acting_user=acting_user, noun="oauth_client", fields=_CLIENT_FIELDS)
+    """Change a client. Deactivated, it gets no tokens, and those it got end."""
+    with transaction.atomic(), scope(tenant=client.tenant_id):
+        save_recorded(client, acting_user=acting_user, noun="oauth_client", fields=_CLIENT_FIELDS)
+        if not client.is_active:
+            for token in AgentToken.objects.filter(client=client, revoked_at=None, expires_at__gt=timezone.now()):
+                revoke_agent_token(token, acting_user=acting_user)
     return client
 
 
@@ -204,16 +209,6 @@ def ssh_authority(tenant: Tenant) -> SshAuthority:
                 after={"public_key": kept.public_key},
             )
         return kept
-
-
-def revoke_presented(token: AgentToken, *, now: datetime) -> None:
-    """End a token that somebody shows us, and what was made from it (RFC 7009)."""
-    with transaction.atomic(), scope(tenant=token.tenant_id):
-        token.revoked_at = now
-        token.save(update_fields=("revoked_at", "updated_at"))  # heard by whoever has sessions to end
-        for child in AgentToken.objects.filter(parent=token, revoked_at=None):
-            revoke_presented(child, now=now)
-        _tell(token, "agent_token.revoked", acting_user=None, after={"kind": token.kind})
 
 
 def forget_assertions(*, now: datetime) -> int:

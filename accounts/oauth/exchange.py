@@ -18,7 +18,7 @@ from uuid import UUID
 
 from accounts import oidc, trusting
 from accounts.errors import AccountsError, NoAgent
-from accounts.identify import BY_OIDC, IdentifiedAgent, agent_of, identify_agent, refuse_suspended
+from accounts.identify import BY_OIDC, IdentifiedAgent, agent_of, identify_agent, refuse_departed, refuse_suspended
 from accounts.matching import text_at
 from accounts.models import Agent, AgentToken, OidcTrust
 from accounts.oauth.models import OAuthClient
@@ -104,12 +104,12 @@ def _exchanged(
     else:
         if subject.agent is None:
             raise OAuthError("invalid_request", "the subject is no agent, so actor_token must say who acts")
-        return replace(subject, client=client)
+        return replace(subject, client=client or subject.client)
     if actor.agent is None:
         raise OAuthError("invalid_request", "actor_token stands for no agent")
     if client is not None and client.agent not in {actor.agent, subject.agent}:
         raise OAuthError("invalid_grant", "the client is neither subject nor actor")
-    return replace(_on_behalf(actor, subject), client=client)
+    return replace(_on_behalf(actor, subject), client=client or actor.client or subject.client)
 
 
 def _on_behalf(actor: Party, subject: Party) -> Party:
@@ -168,6 +168,7 @@ def _jwt_party(verified: oidc.VerifiedToken) -> Party:
     except NoAgent:
         if not person:
             raise
+        refuse_departed(person, tenant_id=trust.tenant_id)
         party = Party(
             tenant_id=trust.tenant_id,
             expires_at=verified.expires_at,
@@ -192,6 +193,7 @@ def _agent_party(identified: IdentifiedAgent) -> Party:
         actors=identified.actors,
         targets=identified.targets,
         trust=identified.trust or (identified.token.trust if identified.token else None),
+        client=identified.token.client if identified.token else None,
         token=identified.token,
     )
 

@@ -14,7 +14,7 @@ from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.utils import timezone
 from django.views.decorators.http import require_safe
 
-from accounts.actions import note_use
+from accounts.actions import note_use, revoke_agent_token
 from accounts.errors import AccountsError
 from accounts.identify import identify_agent
 from accounts.models import AgentToken, ServicePurpose, ServiceToken, SigningAlgorithm, Tenant
@@ -66,7 +66,7 @@ def revoke(request: HttpRequest, slug: str | None = None) -> HttpResponse:
         if found is not None and found.revoked_at is None:
             if found.client is not None and found.client != client:
                 raise invalid_client("the token is another client's")
-            actions.revoke_presented(found, now=now)
+            revoke_agent_token(found, acting_user=None)
     return answer({})
 
 
