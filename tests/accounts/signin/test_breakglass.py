@@ -12,15 +12,16 @@ import time_machine
 from django.conf import settings
 from django.core import mail
 from django.core.cache import cache
+from django.core.management import CommandError, call_command
 from django.test import Client
 from django.utils import timezone
 from django_otp.oath import TOTP
 from django_scopes import scope, scopes_disabled
 
 from accounts import actions, tasks
-from accounts.models import TotpDevice, User
+from accounts.models import User
 from accounts.signin import sessions
-from accounts.signin.models import SignIn
+from accounts.signin.models import SignIn, TotpDevice
 from controlplane.authority import Role
 from controlplane.env import LocalTotp
 from controlplane.ledger.models import LedgerEntry
@@ -214,3 +215,17 @@ def test_old_sign_ins_are_forgotten(owner: User) -> None:
     password_of(owner, Client())
     assert tasks.forget_old_sign_ins() == 0
     assert sessions.forget_old(now=timezone.now() + timedelta(days=31)) == 1
+
+
+def test_a_lost_authenticator_is_taken_away_by_command(acme: Site, owner: User, strict: None) -> None:
+    browser = Client()
+    password_of(owner, browser)
+    browser.post(CODE, {"code": code_for(key_shown(browser))})
+    call_command("reset_authenticator", owner.email)
+    again = Client()
+    password_of(owner, again)
+    assert key_shown(again)
+    with scope(tenant=acme.tenant):
+        assert LedgerEntry.objects.filter(kind="authenticator.removed").count() == 1
+    with pytest.raises(CommandError, match="no authenticator"):
+        call_command("reset_authenticator", "nobody@acme.example")
