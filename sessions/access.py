@@ -11,7 +11,7 @@ from django.db.models.fields.json import KT
 from django.db.models.functions import Lower, Substr
 
 from accounts.access import departed_people, suspended_agents
-from accounts.models import AgentToken
+from accounts.models import AgentToken, OidcTrust
 from policies.access import effective_policy
 from policies.engine import Policy
 from sessions.models import AgentSession, Operation, SessionState
@@ -43,7 +43,9 @@ def standing_of(worker_id: UUID, *, public_key: bytes) -> Standing:
     proof_revoked = Exists(revoked.filter(token_id=Substr(OuterRef("credential_id"), len("token:") + 1)))
     withdrawn = Q(agent__is_active=False) | Q(target__is_active=False) | Q(proof_revoked)
     withdrawn |= Q(agent__in=suspended_agents()) | Q(person__in=departed_people().values("user_name"))
-    ending = Q(end_requested_at__isnull=False) | withdrawn
+    trusts = OidcTrust.objects.filter(is_active=True).values_list("pk", flat=True)
+    withdrawn |= Q(credential_id__startswith="trust:") & ~Q(credential_id__in=[f"trust:{pk}" for pk in trusts])
+    ending = Q(end_requested_at__isnull=False) | Q(withdrawn_at__isnull=False) | withdrawn
     rows = unfinished.exclude(state=SessionState.CLOSED).filter(ending).values_list("pk", "end_reason")
     to_end = {str(pk): reason or _NO_LONGER_ALLOWED for pk, reason in rows}
     return Standing(is_welcome=True, to_end=to_end, policy=effective_policy(worker.tenant_id))

@@ -48,6 +48,14 @@ def wake_links_of(sessions: Q) -> None:
     wake_links(worker_ids)
 
 
+def withdraw_sessions(sessions: Q) -> None:
+    """Have the unfinished sessions that match end: a right that they lived on is taken away, in this transaction."""
+    with every_tenant():
+        unfinished = AgentSession.objects.exclude(state=SessionState.CLOSED).filter(sessions)
+        unfinished.filter(withdrawn_at=None).update(withdrawn_at=timezone.now())
+    wake_links_of(sessions)
+
+
 @transaction.atomic
 def end_session(session: AgentSession, *, acting_user: User | None, reason: str) -> AgentSession:
     """Have the worker end the session. Raises `Refusal` for one that is over.

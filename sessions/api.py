@@ -45,6 +45,7 @@ class SessionSerializer(serializers.ModelSerializer[AgentSession]):
             "id", "tenant", "agent", "target", "worker", "protocol", "state", "client_address", "client_name",
             "tls_version", "tls_cipher", "policy_version", "rule", "principal", "credential_id", "granted_at",
             "expires_at", "opened_at", "closed_at", "close_reason", "operation_count", "end_requested_at", "end_reason",
+            "withdrawn_at", "seconds_to_end",
         ]  # fmt: skip
         read_only_fields = fields
 

@@ -59,6 +59,7 @@ class AgentSession(TenantOwned):
     close_reason = models.CharField(max_length=200, blank=True)
     operation_count = models.PositiveIntegerField("operations", default=0)
     end_requested_at = models.DateTimeField(null=True)
+    withdrawn_at = models.DateTimeField(null=True, help_text="When a right that it lived on was taken away.")
     end_requested_by = models.ForeignKey(
         settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+"
     )
@@ -77,6 +78,14 @@ class AgentSession(TenantOwned):
 
     def __str__(self) -> str:
         return f"{self.agent} on {self.target}"
+
+    @property
+    def seconds_to_end(self) -> float | None:
+        """From the moment when it had to end to the worker's record that it has; None while it has not, or needn't."""
+        starts = [at for at in (self.end_requested_at, self.withdrawn_at) if at is not None]
+        if not starts or self.closed_at is None:
+            return None
+        return max(0.0, (self.closed_at - min(starts)).total_seconds())  # the record's clock is the worker's
 
 
 class OperationStatus(models.TextChoices):

@@ -8,25 +8,25 @@ from __future__ import annotations
 from typing import Any
 
 from django.db.models import Q
-from django.db.models.signals import post_save
+from django.db.models.signals import post_delete, post_save
 from django.dispatch import receiver
 
-from accounts.models import Agent, AgentToken, Tenant
+from accounts.models import Agent, AgentToken, Membership, OidcTrust, Tenant, User
 from policies.models import Policy
-from sessions.actions import wake_links, wake_links_of
+from sessions.actions import wake_links, wake_links_of, withdraw_sessions
 from targets.models import ProxyWorker, Target
 
 
 @receiver(post_save, sender=Agent)
 def _agent_saved(instance: Agent, **_: Any) -> None:
     if not instance.is_active:
-        wake_links_of(Q(agent=instance))
+        withdraw_sessions(Q(agent=instance))
 
 
 @receiver(post_save, sender=Target)
 def _target_saved(instance: Target, **_: Any) -> None:
     if not instance.is_active:
-        wake_links_of(Q(target=instance))
+        withdraw_sessions(Q(target=instance))
 
 
 @receiver(post_save, sender=Policy)
@@ -37,16 +37,39 @@ def _policy_saved(instance: Policy, **_: Any) -> None:
 @receiver(post_save, sender=Tenant)
 def _tenant_saved(instance: Tenant, **_: Any) -> None:
     if not instance.is_active:
-        wake_links_of(Q(tenant=instance))
+        withdraw_sessions(Q(tenant=instance))
 
 
 @receiver(post_save, sender=ProxyWorker)
 def _worker_saved(instance: ProxyWorker, **_: Any) -> None:
     if not instance.is_active:
+        withdraw_sessions(Q(worker=instance))
         wake_links({instance.pk})
 
 
 @receiver(post_save, sender=AgentToken)
 def _token_saved(instance: AgentToken, **_: Any) -> None:
     if instance.revoked_at is not None:
-        wake_links_of(Q(credential_id=f"token:{instance.token_id}"))
+        withdraw_sessions(Q(credential_id=f"token:{instance.token_id}"))
+
+
+@receiver(post_save, sender=OidcTrust)
+def _trust_saved(instance: OidcTrust, **_: Any) -> None:
+    if not instance.is_active:
+        withdraw_sessions(Q(credential_id=f"trust:{instance.pk}"))
+
+
+@receiver(post_delete, sender=OidcTrust)
+def _trust_deleted(instance: OidcTrust, **_: Any) -> None:
+    withdraw_sessions(Q(credential_id=f"trust:{instance.pk}"))
+
+
+@receiver(post_save, sender=User)
+def _person_saved(instance: User, **_: Any) -> None:
+    if not instance.is_active:
+        withdraw_sessions(Q(agent__sponsor=instance))
+
+
+@receiver(post_delete, sender=Membership)
+def _membership_deleted(instance: Membership, **_: Any) -> None:
+    withdraw_sessions(Q(agent__sponsor=instance.user_id, tenant=instance.tenant_id))

@@ -13,7 +13,17 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from django.utils import timezone
 from django_scopes import scope
 
-from accounts.actions import issue_agent_token, revoke_agent_token, save_agent
+from accounts.actions import (
+    delete_membership,
+    delete_trust,
+    issue_agent_token,
+    revoke_agent_token,
+    save_agent,
+    save_trust,
+    save_user,
+)
+from accounts.models import OidcTrust
+from controlplane.authority import Role
 from policies.actions import publish_version
 from policies.engine import Effect, decide
 from policies.models import Policy
@@ -39,7 +49,8 @@ from sessions.models import AgentSession, Operation
 from targets.actions import issue_join_token, save_target, save_worker
 from targets.models import JoinToken, ProxyWorker
 from tests.sessions.conftest import Site
-from tests.sessions.linking import connected, question, signed_on
+from tests.sessions.linking import ANSWER_SECONDS, connected, question, signed_on
+from tests.sessions.people import person
 from tests.sessions.records import JournalScript, closed, intent, opened, outcome
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -296,3 +307,62 @@ async def test_a_heartbeat_shows_on_the_worker(acme: Site) -> None:
         await worker.receive(Refused)
     row = await run(acme, lambda: ProxyWorker.objects.get(pk=acme.worker.pk))
     assert (row.reported_sessions, row.reported_journal_bytes, row.last_seen_at is not None) == (3, 4096, True)
+
+
+async def take_away(site: Site, what: str, session: AgentSession) -> None:
+    """What a session lives on, by the action that people have for it."""
+    sponsor = await run(site, lambda: person(site.tenant, Role.OWNER))
+
+    def prepare() -> OidcTrust:
+        site.agent.sponsor = sponsor
+        save_agent(site.agent, acting_user=None)
+        trust = OidcTrust(
+            tenant=site.tenant, name="idp", issuer="https://idp.example", audience="a", algorithms=["RS256"]
+        )
+        save_trust(trust, acting_user=None)
+        if what.endswith("provider"):
+            AgentSession.objects.filter(pk=session.pk).update(credential_id=f"trust:{trust.pk}")
+        return trust
+
+    def act(trust: OidcTrust) -> None:
+        match what:
+            case "the sponsor":
+                sponsor.is_active = False
+                save_user(sponsor, acting_user=None)
+            case "the sponsor's role":
+                delete_membership(sponsor.memberships.get(), acting_user=None)
+            case "the provider":
+                trust.is_active = False
+                save_trust(trust, acting_user=None)
+            case "all of the provider":
+                delete_trust(trust, acting_user=None)
+
+    trust = await run(site, prepare)
+    await run(site, lambda: act(trust))
+    await withdraw(site, what, session)
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        "the session", "the agent", "the target", "the token",
+        "the sponsor", "the sponsor's role", "the provider", "all of the provider",
+    ],
+)  # fmt: skip
+async def test_from_a_right_that_is_withdrawn_to_the_record_of_the_end_is_measured(acme: Site, what: str) -> None:
+    async with signed_on(acme) as worker:
+        await worker.send(question(await agent_token(acme)))
+        grant = await worker.receive(SessionGrant)
+        session = await run(acme, AgentSession.objects.get)
+        assert session.seconds_to_end is None
+        await take_away(acme, what, session)
+        assert (await worker.receive(Revoke)).session_ids == (grant.session_id,)
+        journal = JournalScript()
+        ended = msgspec.structs.replace(closed(grant.session_id, 0), at=timezone.now().timestamp())
+        journal.write(opened(grant.session_id), ended)
+        await worker.send(journal.whole())
+        await worker.receive(Ack)
+    session = await run(acme, AgentSession.objects.get)
+    assert (session.state, session.end_requested_at is None) == ("closed", what != "the session")
+    assert session.seconds_to_end is not None
+    assert 0 <= session.seconds_to_end < ANSWER_SECONDS
