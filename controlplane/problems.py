@@ -11,7 +11,9 @@ from http import HTTPStatus
 from typing import Any
 
 from django.core.exceptions import NON_FIELD_ERRORS, PermissionDenied, ValidationError
-from django.http import Http404
+from django.db import DataError
+from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
+from django.views.defaults import page_not_found
 from rest_framework import exceptions
 from rest_framework.response import Response
 from rest_framework.views import set_rollback
@@ -19,6 +21,7 @@ from rest_framework.views import set_rollback
 from controlplane.errors import Refusal
 
 PROBLEM_CONTENT_TYPE = "application/problem+json"
+_NOT_HERE = "There is no such thing here, or you may not see it."
 
 
 def problem_response(error: Exception, _context: Mapping[str, Any]) -> Response | None:
@@ -30,6 +33,8 @@ def problem_response(error: Exception, _context: Mapping[str, Any]) -> Response 
             error = exceptions.PermissionDenied()
         case Refusal():
             return _problem(HTTPStatus.CONFLICT, str(error), [{"field": error.field, "problem": str(error)}])
+        case DataError():  # such as a NUL, or a time outside of PostgreSQL's: what it says would quote the value
+            return _invalid([{"field": "", "problem": "A value is out of range, or has a character that isn't text."}])
         case ValidationError():
             return _invalid(list(_django_errors(error)))
         case exceptions.ValidationError():
@@ -45,10 +50,20 @@ def problem_response(error: Exception, _context: Mapping[str, Any]) -> Response 
     return response
 
 
+def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
+    """Django's `handler404`: a path that is none, told as REST tells it below /api/."""
+    if not request.path.startswith("/api/"):
+        return page_not_found(request, exception)
+    status = HTTPStatus.NOT_FOUND
+    fields: dict[str, object] = {"type": "about:blank", "title": status.phrase, "status": status.value}
+    body = {**fields, "detail": _NOT_HERE, "errors": []}
+    return JsonResponse(body, status=status.value, content_type=PROBLEM_CONTENT_TYPE)
+
+
 def _detail(error: exceptions.APIException) -> str:
     match error:
         case exceptions.NotFound():
-            return "There is no such thing here, or you may not see it."
+            return _NOT_HERE
         case exceptions.NotAuthenticated():
             return "Sign in, or send a token: Authorization: Bearer ngp_…"
     return str(error.detail)

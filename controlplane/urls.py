@@ -26,6 +26,8 @@ v1 = [
     *router.urls,
 ]
 
+handler404 = "controlplane.problems.not_found"
+
 urlpatterns = [
     path("", RedirectView.as_view(pattern_name="admin:index")),
     *(path("", include(urls)) for urls in modules_named("urls")),

@@ -26,6 +26,7 @@ class RoleMappingSerializer(serializers.ModelSerializer[RoleMapping]):
     class Meta:
         model = RoleMapping
         fields: ClassVar[list[str]] = ["group", "role"]
+        extra_kwargs: ClassVar[dict[str, Any]] = {"role": {"required": True}}
         validators: ClassVar[list[Any]] = []
 
 
