@@ -27,8 +27,8 @@ class AgentField(serializers.PrimaryKeyRelatedField[Agent]):
         """Those in scope in whose tenant the view may write."""
         view = cast("TenantViewSet", self.context["view"])
         agents = Agent.objects.select_related("tenant")
-        if view.authority.is_operator or view.write_power is None:
-            return agents
+        if view.write_power is None:
+            return agents.none()
         return agents.filter(tenant__in=view.authority.tenant_ids(view.write_power))
 
 

@@ -17,7 +17,8 @@ from django_scopes import scope
 from accounts import actions
 from accounts.federation.actions import save_provider
 from accounts.federation.models import IdentityProvider
-from accounts.models import OidcTrust, User
+from accounts.models import OidcTrust, ServicePurpose, User
+from accounts.oauth.actions import issue_service_token, make_client
 from controlplane.authority import ROLE_POWERS, Power, Role
 from controlplane.ledger.models import LedgerEntry
 from controlplane.urls import router
@@ -82,6 +83,14 @@ MATRIX: Final[dict[str, Row]] = {
     "PATCH identity-provider-detail": of_owners(200, {"name": "renamed"}),
     "DELETE identity-provider-detail": of_owners(204),
     "POST identity-provider-test": of_owners(200),
+    "GET oauth-client-list": read(),
+    "POST oauth-client-list": write(201, {"label": "x"}),
+    "GET oauth-client-detail": read(),
+    "POST oauth-client-deactivate": write(200),
+    "GET service-token-list": read(Power.MANAGE),
+    "POST service-token-list": of_owners(201, {"purpose": "scim"}),
+    "GET service-token-detail": read(Power.MANAGE),
+    "POST service-token-revoke": of_owners(200),
     "GET api-token-list": read(),
     "POST api-token-list": write(201, {"label": "x"}, Power.READ),
     "GET api-token-detail": Row(Power.OWN, Power.OWN, 200),  # one's own, and the row is the owner's
@@ -158,6 +167,8 @@ def rows(acme: Site) -> dict[str, Any]:
         "agent-token": token,
         "oidc-trust": trust,
         "identity-provider": provider,
+        "oauth-client": make_client(acme.agent, acting_user=None)[0],
+        "service-token": issue_service_token(acme.tenant, purpose=ServicePurpose.SCIM, acting_user=None)[0],
         "ledger-entrie": entry,
         "worker": made["proxyworker"],
         "join-token": made["jointoken"],
@@ -180,6 +191,8 @@ def ask(client: Client, endpoint: str, rows: dict[str, Any]) -> Any:
     is_collection = name.endswith(("-list", "-dry-run"))
     if method == "POST" and name.endswith("-list"):
         body = {"tenant": "acme", **body}
+        if basename == "oauth-client":
+            body["agent"] = str(rows["agent"].pk)
         if basename == "credential":
             body["target"] = str(rows["target"].pk)
     where = reverse(f"v1:{name}") if is_collection else reverse(f"v1:{name}", args=[rows[basename].pk])
@@ -236,7 +249,7 @@ def test_for_strangers_it_isnt_there(acme: Site, globex: Site, rows: dict[str, A
         elif name.endswith("-dry-run") and user is outsider:
             assert (answer.status_code, answer.json()) == (200, [])
         elif name.endswith("-list") and user is outsider:
-            assert (answer.status_code, answer.json()["errors"][0]["field"]) == (400, "tenant")
+            assert (answer.status_code, answer.json()["errors"][0]["field"] in {"tenant", "agent"}) == (400, True)
         elif method == "GET" or user is outsider:
             assert answer.status_code == 404
         else:
