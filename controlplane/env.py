@@ -306,7 +306,9 @@ def _smtp_url(reader: Reader, *, mode: Mode) -> str:
         return ""
     url, parts = reader.url(name, schemes=frozenset({"smtp", "smtps"}), default=None)
     if not parts.hostname or parts.path not in {"", "/"} or parts.query or parts.fragment:
-        raise ConfigurationError(name, "is more, or less, than account, host and port", "Use smtps://user:password@host")
+        raise ConfigurationError(
+            name, "is more, or less, than account, host and port", "Use smtps://user:password@host"
+        )
     if mode is Mode.PRODUCTION and parts.scheme != "smtps" and not is_loopback(parts.hostname):
         raise ConfigurationError(name, "would cross the network in the clear", "Use smtps://, which is TLS")
     if not reader.is_set("NARROWGATE_EMAIL_FROM"):
