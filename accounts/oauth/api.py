@@ -5,7 +5,8 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any, ClassVar, Final, cast
 
-from drf_spectacular.utils import extend_schema
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import extend_schema, extend_schema_field
 from rest_framework import mixins, serializers, status
 from rest_framework.decorators import action
 from rest_framework.request import Request
@@ -20,6 +21,7 @@ from controlplane.authority import Power
 _ONCE: Final = "It is shown in this answer and never again."
 
 
+@extend_schema_field(OpenApiTypes.UUID)
 class AgentField(serializers.PrimaryKeyRelatedField[Agent]):
     """An agent of the caller's tenants."""
 
