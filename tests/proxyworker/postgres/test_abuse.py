@@ -15,6 +15,7 @@ import structlog
 from structlog.typing import EventDict
 
 from proxyworker.contract import OutcomeStatus, SessionLimits
+from proxyworker.gate import listener
 from proxyworker.postgres import login
 from tests.proxyworker.postgres.gate import RunningGate, ScriptedControlPlane
 
@@ -27,6 +28,16 @@ def witness(gate: RunningGate) -> Iterator[psycopg.Connection]:
     with psycopg.connect(gate.dsn(), autocommit=True) as connection:
         yield connection
         assert connection.execute("SELECT 'untouched'").fetchone() == ("untouched",)
+
+
+@contextlib.contextmanager
+def captured() -> Iterator[list[EventDict]]:
+    """What the ways in log meanwhile. Their loggers may be in use already, and then keep their configuration."""
+    capture = structlog.testing.LogCapture()
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (login, listener):
+            patch.setattr(module, "_log", structlog.wrap_logger(None, processors=[capture]))
+        yield capture.entries
 
 
 def refusals(logs: list[EventDict]) -> list[str]:
@@ -61,7 +72,7 @@ def until_closed(connection: socket.socket) -> bytes:
 def test_garbage_in_place_of_a_startup_packet_is_refused(
     gate: RunningGate, witness: psycopg.Connection, garbage: bytes
 ) -> None:
-    with structlog.testing.capture_logs() as logs:
+    with captured() as logs:
         with socket.create_connection(("127.0.0.1", gate.port)) as raw:
             raw.sendall(garbage)
             with contextlib.suppress(OSError):  # it may have hung up already
@@ -72,7 +83,7 @@ def test_garbage_in_place_of_a_startup_packet_is_refused(
 
 
 def test_a_million_idle_bytes_are_refused(gate: RunningGate, witness: psycopg.Connection) -> None:
-    with structlog.testing.capture_logs() as logs:
+    with captured() as logs:
         with socket.create_connection(("127.0.0.1", gate.port)) as raw:
             with contextlib.suppress(ConnectionResetError, BrokenPipeError):
                 raw.sendall(b"\x00" * 1_000_000)
@@ -99,7 +110,7 @@ def tls_to(gate: RunningGate) -> ssl.SSLSocket:
     ],
 )
 def test_garbage_inside_tls_is_refused(gate: RunningGate, witness: psycopg.Connection, startup: bytes) -> None:
-    with structlog.testing.capture_logs() as logs:
+    with captured() as logs:
         with tls_to(gate) as tls:
             tls.sendall(startup)
             until_closed(tls)
@@ -118,7 +129,7 @@ def test_a_login_that_dribbles_is_cut_off(
     gate: RunningGate, witness: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(login, "LOGIN_SECONDS", 0.5)
-    with structlog.testing.capture_logs() as logs:
+    with captured() as logs:
         with socket.create_connection(("127.0.0.1", gate.port)) as raw:
             raw.sendall(SSL_REQUEST[:3])
             until_closed(raw)
@@ -198,7 +209,7 @@ def test_a_statement_over_the_bound_is_refused_and_the_session_goes_on(
 
 
 def test_a_cancel_request_with_a_guessed_key_does_nothing(gate: RunningGate, witness: psycopg.Connection) -> None:
-    with structlog.testing.capture_logs() as logs:
+    with captured() as logs:
         with socket.create_connection(("127.0.0.1", gate.port)) as raw:
             raw.sendall(struct.pack("!IIII", 16, 80877102, 1, 1))
             assert until_closed(raw) == b""
