@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from importlib import import_module
 from typing import Any
@@ -14,6 +14,8 @@ from uuid import uuid4
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from lxml import etree
+from onelogin.saml2.constants import OneLogin_Saml2_Constants as Constants
+from onelogin.saml2.utils import OneLogin_Saml2_Utils as Utils
 
 from accounts.federation.keys import make_saml_key
 from accounts.federation.saml_guard import ASSERTION, DS, SAML, SAMLP, SIGNATURE
@@ -39,7 +41,8 @@ class Idp:
     key: str
     certificate: str
     entity_id: str = ENTITY_ID
-    metadata_extra: str = field(default="")
+    sso_url: str = SSO_URL
+    slo_url: str = SLO_URL
 
     @property
     def certificate_base64(self) -> str:
@@ -49,13 +52,14 @@ class Idp:
 
     def metadata(self) -> str:
         """What is pasted into Narrowgate."""
+        redirect = "urn:oasis:names:tc:SAML:2.0:bindings:HTTP-Redirect"
         return f"""<md:EntityDescriptor xmlns:md="urn:oasis:names:tc:SAML:2.0:metadata" entityID="{self.entity_id}">
           <md:IDPSSODescriptor protocolSupportEnumeration="urn:oasis:names:tc:SAML:2.0:protocol">
             <md:KeyDescriptor use="signing"><ds:KeyInfo xmlns:ds="http://www.w3.org/2000/09/xmldsig#"><ds:X509Data>
               <ds:X509Certificate>{self.certificate_base64}</ds:X509Certificate>
             </ds:X509Data></ds:KeyInfo></md:KeyDescriptor>
-            <md:SingleLogoutService Binding="urn:oasis:names:tc:SAML:2.0:bindings:HTTP-Redirect" Location="{SLO_URL}"/>
-            <md:SingleSignOnService Binding="urn:oasis:names:tc:SAML:2.0:bindings:HTTP-Redirect" Location="{SSO_URL}"/>
+            <md:SingleLogoutService Binding="{redirect}" Location="{self.slo_url}"/>
+            <md:SingleSignOnService Binding="{redirect}" Location="{self.sso_url}"/>
           </md:IDPSSODescriptor>
         </md:EntityDescriptor>"""
 
@@ -119,23 +123,35 @@ class Idp:
 
     def logout_query(self, *, site: str, name_id: str, session_index: str = "_s1") -> dict[str, str]:
         """A signed LogoutRequest by HTTP-Redirect."""
-        from onelogin.saml2.constants import OneLogin_Saml2_Constants as Constants
-        from onelogin.saml2.utils import OneLogin_Saml2_Utils as Utils
-
         xml = f"""<samlp:LogoutRequest xmlns:samlp="urn:oasis:names:tc:SAML:2.0:protocol"
             xmlns:saml="urn:oasis:names:tc:SAML:2.0:assertion" ID="_{uuid4().hex}" Version="2.0"
             IssueInstant="{instant(0)}" Destination="{site}logout/" NotOnOrAfter="{instant(60)}">
           <saml:Issuer>{self.entity_id}</saml:Issuer><saml:NameID>{name_id}</saml:NameID>
           <samlp:SessionIndex>{session_index}</samlp:SessionIndex></samlp:LogoutRequest>"""
-        query = {"SAMLRequest": Utils.deflate_and_base64_encode(xml), "SigAlg": Constants.RSA_SHA256}
+        return self._signed_query({"SAMLRequest": Utils.deflate_and_base64_encode(xml)})
+
+    def logout_answer_query(self, *, site: str, request_id: str, relay_state: str = "") -> dict[str, str]:
+        """A signed LogoutResponse by HTTP-Redirect."""
+        xml = f"""<samlp:LogoutResponse xmlns:samlp="urn:oasis:names:tc:SAML:2.0:protocol"
+            xmlns:saml="urn:oasis:names:tc:SAML:2.0:assertion" ID="_{uuid4().hex}" Version="2.0"
+            IssueInstant="{instant(0)}" Destination="{site}logout/" InResponseTo="{request_id}">
+          <saml:Issuer>{self.entity_id}</saml:Issuer><samlp:Status>
+            <samlp:StatusCode Value="urn:oasis:names:tc:SAML:2.0:status:Success"/></samlp:Status>
+        </samlp:LogoutResponse>"""
+        kept = {"RelayState": relay_state} if relay_state else {}
+        return self._signed_query({"SAMLResponse": Utils.deflate_and_base64_encode(xml), **kept})
+
+    def _signed_query(self, query: dict[str, str]) -> dict[str, str]:
+        """The query with the signature of SAML bindings, 3.4.4.1."""
+        query = {**query, "SigAlg": Constants.RSA_SHA256}
         signature = Utils.sign_binary(urlencode(query), self.key, xmlsec.Transform.RSA_SHA256)
         return {**query, "Signature": base64.b64encode(signature).decode()}
 
 
-def make_idp() -> Idp:
+def make_idp(**fields: str) -> Idp:
     """With a new key."""
     key, certificate = make_saml_key("test idp")
-    return Idp(key=key, certificate=certificate)
+    return Idp(key=key, certificate=certificate, **fields)
 
 
 def encode(root: etree._Element | bytes) -> str:
