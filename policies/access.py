@@ -10,6 +10,7 @@ import msgspec
 
 from policies import engine
 from policies.models import Policy
+from targets.models import Target
 
 #: Longer version strings are replaced by a digest: they stand in every decision.
 MAX_VERSION_CHARACTERS: Final = 120
@@ -32,6 +33,13 @@ def effective_policy(tenant_id: UUID) -> engine.Policy:
         parsed = engine.parse_policy(names[-1], policy.current.rules)
         rules += (msgspec.structs.replace(rule, name=f"{policy.name}/{rule.name}") for rule in parsed.rules)
     return engine.Policy(version=_version("+".join(names)), rules=tuple(rules))
+
+
+def describe_target(target: Target) -> engine.Target:
+    """The target as rules see it."""
+    return engine.Target(
+        name=target.name, protocol=target.protocol, environment=target.environment, labels=dict(target.labels)
+    )
 
 
 def _version(names: str) -> str:

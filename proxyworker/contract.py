@@ -10,8 +10,10 @@ in and out. A frame that does not decode is a broken peer: the link is closed.
       -> OpenSession                        <- SessionGrant | Refused
       -> AppendRecords                      <- Ack
       -> RequestUpload                      <- UploadTicket | Refused
+      -> RequestApproval                    <- ApprovalTicket | Refused, later ApprovalDecided
+      -> WithdrawApproval, ApprovalPreview     (no answer)
       -> CloseSession, Heartbeat               (no answer)
-      <- Revoke, PolicyChanged                 (any time)
+      <- Revoke, PolicyChanged, AskPreview     (any time)
 
 An answer carries the `request_id` of its question. Times are seconds since the epoch as float, durations are
 microseconds as int, sizes are bytes; ids are UUIDs in text.
@@ -24,7 +26,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from policies.engine import Decision, Policy, Principal
+from policies.engine import Decision, Operation, Policy, Principal
 
 #: Both ends must speak the same version; the control plane refuses another with `RefusalCode.VERSION`.
 LINK_VERSION: Final = 1
@@ -147,6 +149,8 @@ class TargetEndpoint(Struct, frozen=True):
     database: str
     tls_mode: TlsMode
     ca_pem: str = ""
+    environment: str = ""
+    labels: dict[str, str] = {}
 
 
 class UpstreamCredential(Struct, frozen=True):
@@ -222,6 +226,97 @@ class PolicyChanged(Struct, frozen=True):
     policy: Policy
 
 
+# ---------------------------------------------------------------- approvals
+
+
+class Parameter(msgspec.Struct, frozen=True, array_like=True):
+    """One bind value. `value` None is NULL; `truncated_bytes` is how many bytes of it are in the content only.
+
+    `binary`: the value was sent in the protocol's binary form and `value` is its hex.
+    """
+
+    value: str | None
+    binary: bool = False
+    truncated_bytes: int = 0
+
+
+class ApprovalState(StrEnum):
+    """How a request for approval stands. VOID: what it was bound to has changed."""
+
+    PENDING = "pending"
+    GRANTED = "granted"
+    REJECTED = "rejected"
+    EXPIRED = "expired"
+    WITHDRAWN = "withdrawn"
+    VOID = "void"
+
+
+class RequestApproval(Struct, frozen=True):
+    """May this operation pass? Asked before it reaches the target, and again for all that are held after a lost link.
+
+    The same session and `op` is the same request. `operation_sha256`, 32 bytes, is of the whole text and every
+    parameter, wherever `text` (at most `MAX_RECORDED_TEXT_BYTES`) and `parameters` are cut. What it is bound to beside
+    that, principal, target and policy version, the control plane takes from the session and the decision.
+    """
+
+    request_id: int
+    session_id: str
+    op: int
+    kind: str
+    text: str
+    text_bytes: int
+    operation_sha256: bytes
+    parameters: tuple[Parameter, ...]
+    operation: Operation
+    decision: Decision
+
+
+class ApprovalTicket(Struct, frozen=True):
+    """How the request stands now. `url` is where a person decides; `reason` may be shown to the agent.
+
+    GRANTED is used up by this answer: the operation may pass once. `expires_at`: when a PENDING one lapses.
+    """
+
+    request_id: int
+    approval_id: str
+    url: str
+    state: ApprovalState
+    reason: str
+    expires_at: float
+
+
+class ApprovalDecided(Struct, frozen=True):
+    """A request that was pending is not any more. Pushed to the worker that asked; GRANTED is used up by it."""
+
+    approval_id: str
+    state: ApprovalState
+    reason: str
+
+
+class WithdrawApproval(Struct, frozen=True):
+    """The agent no longer waits: it cancelled, or has gone."""
+
+    approval_id: str
+    reason: str
+
+
+class AskPreview(Struct, frozen=True):
+    """Find out what the held or deferred operation would touch, without doing it. `exact`: count, don't estimate."""
+
+    approval_id: str
+    exact: bool
+
+
+class ApprovalPreview(Struct, frozen=True):
+    """What an operation would touch. `rows` None: can't be told, and `problem` says why. `plan` is the target's."""
+
+    approval_id: str
+    exact: bool
+    rows: int | None
+    plan: str
+    problem: str
+
+
 class Heartbeat(Struct, frozen=True):
     """Still here. `journal_bytes`: what the journal holds unacknowledged."""
 
@@ -253,6 +348,17 @@ class Ack(Struct, frozen=True):
     request_id: int
     journal_id: str
     seq: int
+
+
+class OperationApproval(Struct, frozen=True):
+    """What became of the approval that an operation needed. Durable before the target hears of the operation."""
+
+    session_id: str
+    op: int
+    at: float
+    approval_id: str
+    state: ApprovalState
+    reason: str
 
 
 class RequestUpload(Struct, frozen=True):
@@ -288,23 +394,12 @@ class SessionOpened(Struct, frozen=True):
     policy_version: str
 
 
-class Parameter(msgspec.Struct, frozen=True, array_like=True):
-    """One bind value. `value` None is NULL; `truncated_bytes` is how many bytes of it are in the content only.
-
-    `binary`: the value was sent in the protocol's binary form and `value` is its hex.
-    """
-
-    value: str | None
-    binary: bool = False
-    truncated_bytes: int = 0
-
-
 class OperationIntent(Struct, frozen=True):
     """The agent wants this done. Durable before the target hears of it.
 
     `op` counts from 1 within the session. `text` is at most `MAX_RECORDED_TEXT_BYTES` of the operation's text, whose
     whole has `text_bytes` bytes and the digest `text_sha256`. `kind` is the protocol's word, for PostgreSQL "query",
-    "prepare", "execute", "function", "cancel".
+    "prepare", "execute", "function", "cancel"; `operation` is what it was understood to be.
     """
 
     session_id: str
@@ -316,6 +411,7 @@ class OperationIntent(Struct, frozen=True):
     text_sha256: bytes
     parameters: tuple[Parameter, ...]
     decision: Decision
+    operation: Operation | None = None
 
 
 class OutcomeStatus(StrEnum):
@@ -370,9 +466,32 @@ class JournalOpened(Struct, frozen=True):
 
 
 T = TypeVar("T")
-Record = SessionOpened | OperationIntent | OperationOutcome | SessionClosed | JournalOpened
-FromWorker = Enrol | Authenticate | OpenSession | CloseSession | Heartbeat | AppendRecords | RequestUpload
-FromControlPlane = Challenge | Welcome | SessionGrant | Refused | Revoke | PolicyChanged | Ack | UploadTicket
+Record = SessionOpened | OperationIntent | OperationApproval | OperationOutcome | SessionClosed | JournalOpened
+FromWorker = (
+    Enrol
+    | Authenticate
+    | OpenSession
+    | CloseSession
+    | Heartbeat
+    | AppendRecords
+    | RequestUpload
+    | RequestApproval
+    | WithdrawApproval
+    | ApprovalPreview
+)
+FromControlPlane = (
+    Challenge
+    | Welcome
+    | SessionGrant
+    | Refused
+    | Revoke
+    | PolicyChanged
+    | Ack
+    | UploadTicket
+    | ApprovalTicket
+    | ApprovalDecided
+    | AskPreview
+)
 
 
 class Direction(StrEnum):

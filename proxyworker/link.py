@@ -19,6 +19,9 @@ from proxyworker.contract import (
     MAX_FRAME_BYTES,
     Ack,
     AppendRecords,
+    ApprovalDecided,
+    ApprovalTicket,
+    AskPreview,
     Challenge,
     CloseSession,
     ContractError,
@@ -63,7 +66,7 @@ FIRST_RETRY_SECONDS: Final = 0.5
 MAX_RETRY_SECONDS: Final = 30.0
 
 _log = structlog.get_logger(__name__)
-Answer = SessionGrant | Ack | UploadTicket | Refused
+Answer = SessionGrant | Ack | UploadTicket | ApprovalTicket | Refused
 F = TypeVar("F", bound=FromControlPlane)
 
 
@@ -75,6 +78,10 @@ class Link:
         self.on_revoke: Callable[[Sequence[str], str], None] = lambda _ids, _reason: None
         #: Called with what running sessions are to be decided by.
         self.on_policy: Callable[[Policy], None] = lambda _policy: None
+        #: Called when a request for approval that was pending is not any more.
+        self.on_approval_decided: Callable[[ApprovalDecided], None] = lambda _decided: None
+        #: Called when somebody wants to know what an operation that waits for approval would touch.
+        self.on_preview_asked: Callable[[AskPreview], None] = lambda _asked: None
         #: Called at every sign-on, before `connected` is true.
         self.on_welcome: Callable[[Welcome], None] = lambda _welcome: None
         #: Asked for what to tell at each heartbeat.
@@ -240,6 +247,12 @@ class Link:
             return
         if isinstance(frame, PolicyChanged):
             self.on_policy(frame.policy)
+            return
+        if isinstance(frame, ApprovalDecided):
+            self.on_approval_decided(frame)
+            return
+        if isinstance(frame, AskPreview):
+            self.on_preview_asked(frame)
             return
         if isinstance(frame, Challenge | Welcome):
             raise LinkError("the control plane signed on twice")

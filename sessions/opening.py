@@ -1,8 +1,8 @@
 """Opens sessions: who asks, may they, and what does the data path need.
 
-    bounds → identify the agent → decide by policy → find the target → open its credential → session row and grant
+    bounds → identify the agent → find the target → decide by policy → open its credential → session row and grant
 
-The policy is asked before the target is looked up, so that whoever may not reach a target hears the same whether it
+The policy is asked of a target that doesn't exist too, so that whoever may not reach a target hears the same whether it
 exists or not. A refusal is kept for the admin to show.
 """
 
@@ -21,8 +21,9 @@ from accounts.errors import BadCredential, ExpiredCredential
 from accounts.identify import IdentifiedAgent, identify_agent
 from accounts.models import Agent
 from controlplane.keyring import KeyringError
-from policies.access import effective_policy
-from policies.engine import Decision, Effect, Policy, Principal, decide
+from policies import engine
+from policies.access import describe_target, effective_policy
+from policies.engine import Decision, Effect, Policy, Principal, SessionPolicy
 from proxyworker.contract import (
     MAX_CREDENTIAL_BYTES,
     OpenSession,
@@ -104,12 +105,15 @@ def _grant(worker: LinkedWorker, frame: OpenSession, identified: IdentifiedAgent
         on_behalf_of=identified.on_behalf_of,
         actors=identified.actors,
         labels=dict(identified.labels),
+        sponsor="" if agent.sponsor is None else agent.sponsor.email,
     )
     policy = effective_policy(worker.tenant_id)
-    decision = decide(policy, principal=principal, target=frame.target)
+    target = find_active_target(tenant_id=worker.tenant_id, name=frame.target, protocol=frame.protocol)
+    # Asked of a target that isn't there too: whoever may reach none of that name hears the same.
+    described = engine.Target(name=frame.target, protocol=frame.protocol) if target is None else describe_target(target)
+    decision = SessionPolicy(policy, principal=principal, target=described).admits(now=now.timestamp())
     if decision.effect is not Effect.ALLOW:
         raise OpenRefused(RefusalCode.DENIED, decision.reason, decision.help, agent=agent)
-    target = find_active_target(tenant_id=worker.tenant_id, name=frame.target, protocol=frame.protocol)
     if target is None:
         raise _no_such_target(frame.target, agent)
     credential = _upstream_credential(target, agent)
@@ -193,6 +197,8 @@ def _as_grant(
             database=target.database,
             tls_mode=TlsMode(target.tls_mode),
             ca_pem=target.ca_pem,
+            environment=target.environment,
+            labels=target.labels,
         ),
         credential=credential,
         policy=policy,

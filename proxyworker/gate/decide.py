@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
-from policies.engine import decide
+from policies.engine import SessionPolicy, Target
 
 if TYPE_CHECKING:
     from policies.engine import Decision, Policy
@@ -30,4 +31,11 @@ class Decider:
         self._decision = self._decide(policy)
 
     def _decide(self, policy: Policy) -> Decision:
-        return decide(policy, principal=self._grant.principal, target=self._grant.target.name)
+        endpoint = self._grant.target
+        target = Target(
+            name=endpoint.name,
+            protocol=endpoint.protocol,
+            environment=endpoint.environment,
+            labels=endpoint.labels,
+        )
+        return SessionPolicy(policy, principal=self._grant.principal, target=target).admits(now=time.time())

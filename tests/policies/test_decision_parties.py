@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from policies.engine import Effect, Principal, decide, parse_policy
+from policies.engine import Effect, Principal, SessionPolicy, Target, parse_policy
 
 POLICY = parse_policy(
     "p@1",
@@ -47,7 +47,7 @@ def test_everybody_in_the_chain_has_to_be_allowed(
     target: str, person: str, actors: tuple[str, ...], allowed: bool
 ) -> None:
     principal = Principal(id="1", name="reporter", on_behalf_of=person, actors=actors)
-    decision = decide(POLICY, principal=principal, target=target)
+    decision = SessionPolicy(POLICY, principal=principal, target=Target(name=target)).admits(now=0.0)
     assert (decision.effect is Effect.ALLOW) is allowed
     assert allowed or decision.reason
 
@@ -55,7 +55,7 @@ def test_everybody_in_the_chain_has_to_be_allowed(
 def test_a_pattern_for_agents_takes_in_no_person() -> None:
     policy = parse_policy("p@1", [{"name": "r", "effect": "allow", "agents": ["r*", "p*"], "targets": ["*"]}])
     principal = Principal(id="1", name="person:x")
-    assert decide(policy, principal=principal, target="shop").effect is Effect.DENY
+    assert SessionPolicy(policy, principal=principal, target=Target(name="shop")).admits(now=0.0).effect is Effect.DENY
 
 
 def test_a_deny_for_everybody_denies_a_person_too() -> None:
@@ -64,5 +64,15 @@ def test_a_deny_for_everybody_denies_a_person_too() -> None:
         {"name": "d", "effect": "deny", "agents": ["*"], "targets": ["payroll"]},
     ]
     principal = Principal(id="1", name="reporter", on_behalf_of="ada@acme.example")
-    assert decide(parse_policy("p@1", rules), principal=principal, target="payroll").effect is Effect.DENY
-    assert decide(parse_policy("p@1", rules), principal=principal, target="shop").effect is Effect.ALLOW
+    assert (
+        SessionPolicy(parse_policy("p@1", rules), principal=principal, target=Target(name="payroll"))
+        .admits(now=0.0)
+        .effect
+        is Effect.DENY
+    )
+    assert (
+        SessionPolicy(parse_policy("p@1", rules), principal=principal, target=Target(name="shop"))
+        .admits(now=0.0)
+        .effect
+        is Effect.ALLOW
+    )

@@ -271,7 +271,7 @@ def grant_or_refuse(question: OpenSession, *, target_port: int) -> SessionGrant 
             tls_mode=TlsMode.DISABLE,
         ),
         credential=UpstreamCredential(username="shop", secret=Secret("target-password")),
-        policy=Policy(version="test@1", rules=(Rule("all", Effect.ALLOW, ("*",), ("*",)),)),
+        policy=Policy(version="test@1", rules=(Rule(name="all", effect=Effect.ALLOW, agents=("*",), targets=("*",)),)),
         limits=SessionLimits(),
         expires_at=2_000_000_000.0,
     )

@@ -25,7 +25,7 @@ from accounts.actions import (
 from accounts.models import OidcTrust
 from controlplane.authority import Role
 from policies.actions import publish_version
-from policies.engine import Effect, decide
+from policies.engine import Effect, SessionPolicy, Target
 from policies.models import Policy
 from proxyworker.contract import (
     LINK_VERSION,
@@ -286,7 +286,10 @@ async def test_a_published_policy_reaches_running_sessions(acme: Site) -> None:
         await run(acme, publish)
         second = await worker.receive(PolicyChanged)
     assert second.policy.version != first.policy.version
-    assert decide(second.policy, principal=grant.principal, target="shop").effect is Effect.DENY
+    assert (
+        SessionPolicy(second.policy, principal=grant.principal, target=Target(name="shop")).admits(now=0.0).effect
+        is Effect.DENY
+    )
 
 
 async def test_close_session_closes_the_row_of_this_worker_only(acme: Site, globex: Site) -> None:

@@ -33,7 +33,7 @@ def grant() -> SessionGrant:
         principal=Principal(id=session_id(3), name="reporter"),
         target=TargetEndpoint(session_id(4), "shop", "postgres", "localhost", 5432, "shop", TlsMode.DISABLE),
         credential=UpstreamCredential("app", Secret("")),
-        policy=Policy("shop@1", (Rule("all", Effect.ALLOW, ("*",), ("*",)),)),
+        policy=Policy(version="shop@1", rules=(Rule(name="all", effect=Effect.ALLOW, agents=("*",), targets=("*",)),)),
         limits=SessionLimits(),
         expires_at=AT + 60,
     )

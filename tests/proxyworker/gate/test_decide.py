@@ -10,15 +10,24 @@ from proxyworker.gate.decide import Decider
 def test_the_grants_policy_decides_until_another_is_used(grant: SessionGrant) -> None:
     decider = Decider(grant)
     assert (decider.decide().effect, decider.decide().policy_version) == (Effect.ALLOW, "shop@1")
-    decider.use_policy(Policy("shop@2", (Rule("not the shop", Effect.DENY, ("reporter",), ("shop",)),)))
+    decider.use_policy(
+        Policy(
+            version="shop@2",
+            rules=(Rule(name="not the shop", effect=Effect.DENY, agents=("reporter",), targets=("shop",)),),
+        )
+    )
     assert (decider.decide().effect, decider.decide().rule) == (Effect.DENY, "not the shop")
-    decider.use_policy(Policy("shop@3"))
+    decider.use_policy(Policy(version="shop@3"))
     assert (decider.decide().effect, decider.decide().rule) == (Effect.DENY, DEFAULT_DENY)
 
 
 def test_a_policy_for_others_denies(grant: SessionGrant) -> None:
     decider = Decider(grant)
-    decider.use_policy(Policy("4", (Rule("others", Effect.ALLOW, ("writer",), ("*",)),)))
+    decider.use_policy(
+        Policy(version="4", rules=(Rule(name="others", effect=Effect.ALLOW, agents=("writer",), targets=("*",)),))
+    )
     assert decider.decide().effect is Effect.DENY
-    decider.use_policy(Policy("5", (Rule("elsewhere", Effect.ALLOW, ("*",), ("bank",)),)))
+    decider.use_policy(
+        Policy(version="5", rules=(Rule(name="elsewhere", effect=Effect.ALLOW, agents=("*",), targets=("bank",)),))
+    )
     assert decider.decide().effect is Effect.DENY

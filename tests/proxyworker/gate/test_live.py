@@ -82,6 +82,6 @@ async def test_no_ids_mean_all() -> None:
 async def test_a_policy_reaches_every_session() -> None:
     live = LiveSessions(Clock())
     sessions = [Session(live, "one"), Session(live, "two")]
-    live.use_policy(Policy("shop@2"))
+    live.use_policy(Policy(version="shop@2"))
     assert [session.policy.version for session in sessions] == ["shop@2", "shop@2"]
     live.end([], "over")

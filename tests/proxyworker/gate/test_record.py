@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from policies.engine import decide
+from policies.engine import SessionPolicy, Target
 from proxyworker.contract import (
     MAX_RECORDED_PARAMETER_BYTES,
     MAX_RECORDED_TEXT_BYTES,
@@ -48,7 +48,9 @@ class Recording:
     def __init__(self, journal: Journal, grant: SessionGrant, lane: ThreadPoolExecutor) -> None:
         self.journal = journal
         self.grant = grant
-        self.decision = decide(grant.policy, principal=grant.principal, target=grant.target.name)
+        self.decision = SessionPolicy(
+            grant.policy, principal=grant.principal, target=Target(name=grant.target.name)
+        ).admits(now=0.0)
         self.levels: list[bool] = []
         self.failures: list[RecordNotKept] = []
         self.recorder = SessionRecorder(

@@ -65,8 +65,8 @@ from tests.vectors.messages import (
 )
 from tests.vectors.postgres import frame
 
-ALLOW = Policy("1", (Rule("all", Effect.ALLOW, ("*",), ("*",)),))
-DENY = Policy("2", ())
+ALLOW = Policy(version="1", rules=(Rule(name="all", effect=Effect.ALLOW, agents=("*",), targets=("*",)),))
+DENY = Policy(version="2", rules=())
 
 RecordT = TypeVar("RecordT", OperationIntent, OperationOutcome)
 
