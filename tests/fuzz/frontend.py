@@ -35,6 +35,9 @@ def one_input(data: bytes) -> None:
             assert taken <= len(data)
     with contextlib.suppress(MalformedMessage):
         assert frontend.parse_password(frame) + b"\x00" == frame[HEADER_BYTES:]
+    with contextlib.suppress(MalformedMessage):
+        mechanism, response = frontend.parse_sasl_initial(frame)
+        assert mechanism + b"\x00" + len(response).to_bytes(4, "big") + response == frame[HEADER_BYTES:]
 
 
 if __name__ == "__main__":

@@ -99,7 +99,8 @@ FRONTEND: dict[str, Vector] = {
     ),
     "sasl initial": Vector(
         frame("p", b"SCRAM-SHA-256\x00\x00\x00\x00\x03n,,"),
-        None,
+        (b"SCRAM-SHA-256", b"n,,"),
+        frontend.parse_sasl_initial,
         write=partial(frontend.build_sasl_initial, "SCRAM-SHA-256", b"n,,"),
     ),
     "sasl response": Vector(frame("p", b"c=biws"), None, write=partial(frontend.build_sasl_response, b"c=biws")),
@@ -161,6 +162,24 @@ BACKEND: dict[str, Vector] = {
         b"SCRAM-SHA-256-PLUS\x00SCRAM-SHA-256\x00\x00",
         ("SCRAM-SHA-256-PLUS", "SCRAM-SHA-256"),
         backend.parse_sasl_mechanisms,
+    ),
+    "sasl offer": Vector(
+        frame("R", b"\x00\x00\x00\x0aSCRAM-SHA-256-PLUS\x00SCRAM-SHA-256\x00\x00"),
+        (backend.AUTH_CODE_SASL, b"SCRAM-SHA-256-PLUS\x00SCRAM-SHA-256\x00\x00"),
+        backend.parse_authentication,
+        partial(backend.build_sasl, ("SCRAM-SHA-256-PLUS", "SCRAM-SHA-256")),
+    ),
+    "sasl continue": Vector(
+        frame("R", b"\x00\x00\x00\x0br=,s=,i="),
+        (backend.AUTH_CODE_SASL_CONTINUE, b"r=,s=,i="),
+        backend.parse_authentication,
+        partial(backend.build_sasl_continue, b"r=,s=,i="),
+    ),
+    "sasl final": Vector(
+        frame("R", b"\x00\x00\x00\x0cv="),
+        (backend.AUTH_CODE_SASL_FINAL, b"v="),
+        backend.parse_authentication,
+        partial(backend.build_sasl_final, b"v="),
     ),
     "ready": Vector(frame("Z", b"I"), None, write=partial(backend.build_ready, backend.IDLE)),
     "negotiate": Vector(
@@ -257,6 +276,10 @@ MALFORMED: dict[str, tuple[bytes, Reader]] = {
     "parameter status without end": (frame("S", b"TimeZone\x00UTC"), parameter_status),
     "parameter status of three texts": (frame("S", b"TimeZone\x00UTC\x00more\x00"), parameter_status),
     "key that is too short": (frame("K", b"\x00\x00\x00\x07abc"), backend_key),
+    "sasl initial without mechanism": (frame("p", b"SCRAM"), frontend.parse_sasl_initial),
+    "sasl initial without response": (frame("p", b"SCRAM\x00\xff\xff\xff\xff"), frontend.parse_sasl_initial),
+    "sasl initial that is too long": (frame("p", b"SCRAM\x00\x00\x00\x00\x01n,,"), frontend.parse_sasl_initial),
+    "sasl initial that is too short": (frame("p", b"SCRAM\x00\x00\x00\x00\x09n,,"), frontend.parse_sasl_initial),
     "authentication of nothing": (frame("R", b"\x00\x00"), backend.parse_authentication),
 }
 

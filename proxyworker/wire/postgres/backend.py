@@ -85,6 +85,21 @@ def build_backend_key(process_id: int, secret: bytes) -> bytes:
     return b"K" + (len(secret) + 8).to_bytes(4, "big") + process_id.to_bytes(4, "big") + secret
 
 
+def build_sasl(mechanisms: Iterable[str]) -> bytes:
+    """An AuthenticationSASL that offers these."""
+    return _authentication(AUTH_CODE_SASL, b"".join(name.encode() + b"\x00" for name in mechanisms) + b"\x00")
+
+
+def build_sasl_continue(data: bytes) -> bytes:
+    """An AuthenticationSASLContinue."""
+    return _authentication(AUTH_CODE_SASL_CONTINUE, data)
+
+
+def build_sasl_final(data: bytes) -> bytes:
+    """An AuthenticationSASLFinal."""
+    return _authentication(AUTH_CODE_SASL_FINAL, data)
+
+
 def build_negotiate(newest_protocol: int, unknown_options: Iterable[str]) -> bytes:
     """A NegotiateProtocolVersion: the newest version that we speak, and options that we don't know."""
     names = [_clean(name).encode() + b"\x00" for name in unknown_options]
@@ -185,6 +200,10 @@ def rows_of_tag(tag: str) -> int:
     """The row count at the end of a command tag, 0 where it has none that a server could mean."""
     last = tag.rpartition(" ")[2]
     return int(last) if len(last) <= MAX_ROW_DIGITS and last.isascii() and last.isdigit() else 0
+
+
+def _authentication(code: int, body: bytes) -> bytes:
+    return b"R" + (len(body) + 8).to_bytes(4, "big") + code.to_bytes(4, "big") + body
 
 
 def _clean(text: str) -> str:

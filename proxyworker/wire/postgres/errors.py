@@ -3,6 +3,8 @@
 WireError
   MalformedMessage   a frame whose body is not what its type says
   MalformedStartup   the first packet is none of PostgreSQL's
+  MalformedScram     a step of SCRAM that is none
+  NotBound           SCRAM shows that the client's channel does not end here
 """
 
 from __future__ import annotations
@@ -22,3 +24,11 @@ class MalformedMessage(WireError):
 
 class MalformedStartup(WireError):
     """The first packet is none of PostgreSQL's."""
+
+
+class MalformedScram(WireError):
+    """A step of SCRAM that is none."""
+
+
+class NotBound(WireError):
+    """The client's channel does not end here: somebody is in between, or has changed what was offered."""

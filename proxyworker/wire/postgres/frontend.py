@@ -152,6 +152,20 @@ def parse_password(frame: bytes) -> bytes:
     return frame[HEADER_BYTES:-1]
 
 
+def parse_sasl_initial(frame: bytes) -> tuple[bytes, bytes]:
+    """Mechanism and first response of a SASLInitialResponse, which SCRAM's must have."""
+    name_end = _terminator(frame, HEADER_BYTES, len(frame), "SASLInitialResponse: the mechanism")
+    at = name_end + 1
+    if at + 4 > len(frame) or _INT32.unpack_from(frame, at)[0] != len(frame) - at - 4:
+        raise MalformedMessage("SASLInitialResponse: the response does not fill the message")
+    return frame[HEADER_BYTES:name_end], frame[at + 4 :]
+
+
+def parse_sasl_response(frame: bytes) -> bytes:
+    """The data of a SASLResponse."""
+    return frame[HEADER_BYTES:]
+
+
 def parse_function_call(data: bytes, start: int, end: int) -> int:
     """The OID of the function that a FunctionCall calls."""
     if end - start < HEADER_BYTES + 4:
