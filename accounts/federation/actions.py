@@ -110,7 +110,8 @@ def admit(provider: IdentityProvider, person: Person, *, now: datetime) -> User:
         role = role_for(person.groups, mappings)
         if role is None:
             _take_role(provider, person)
-            raise SignInRefused("no group with a role", fix="None of your groups has a role here; ask for one.")
+            fix = f"None of your groups has a role in {provider.tenant.name}. Ask one of its owners to give one a role."
+            raise SignInRefused("no group with a role", fix=fix)
         with transaction.atomic():
             user = _find_or_make_user(provider, person)
             held = _give_role(provider, user, role)

@@ -132,26 +132,33 @@ def saml_logout(request: HttpRequest, provider: IdentityProvider) -> HttpRespons
 def sign_out(request: HttpRequest) -> HttpResponseBase:
     """End this browser's sign-in, and offer to end the provider's session too."""
     sign_in: SignIn | None = getattr(request, "sign_in", None)
-    provider_url = "" if sign_in is None else _provider_logout_url(sign_in)
+    provider = None if sign_in is None else _provider_of(sign_in)
+    provider_url = "" if sign_in is None or provider is None else _logout_url(sign_in, provider)
     logout(request)
-    return _signed_out_page(request, provider_url=provider_url)
+    return _signed_out_page(request, provider=provider, provider_url=provider_url)
 
 
-def _provider_logout_url(sign_in: SignIn) -> str:
-    if sign_in.provider_id is None:
-        return ""
+def _provider_of(sign_in: SignIn) -> IdentityProvider | None:
     with every_tenant():
-        provider = IdentityProvider.objects.filter(pk=sign_in.provider_id).select_related("tenant").first()
-    if provider is None:
-        return ""
+        found: IdentityProvider | None = (
+            IdentityProvider.objects.filter(pk=sign_in.provider_id).select_related("tenant").first()
+        )
+    return found
+
+
+def _logout_url(sign_in: SignIn, provider: IdentityProvider) -> str:
     try:
         return oidc.logout_url(provider) if provider.is_oidc else saml_flow.logout_url(sign_in, provider)
     except SignInRefused:
         return ""  # it can't be reached: signing out here must work all the same
 
 
-def _signed_out_page(request: HttpRequest, *, provider_url: str = "") -> HttpResponseBase:
-    return TemplateResponse(request, "accounts/signed_out.html", {**_page(request), "provider_url": provider_url})
+def _signed_out_page(
+    request: HttpRequest, *, provider: IdentityProvider | None = None, provider_url: str = ""
+) -> HttpResponseBase:
+    name = "" if provider is None else provider.name
+    context = {**_page(request), "provider_name": name, "provider_url": provider_url}
+    return TemplateResponse(request, "accounts/signed_out.html", context)
 
 
 def _choose(request: HttpRequest, *, who: str) -> HttpResponseBase:
@@ -169,7 +176,8 @@ def _choose(request: HttpRequest, *, who: str) -> HttpResponseBase:
 
 
 def _refused_page(request: HttpRequest, provider: IdentityProvider, error: SignInRefused) -> HttpResponseBase:
-    context = {**_page(request), "error": str(error), "tenant": provider.tenant.slug}
+    reference = structlog.contextvars.get_contextvars().get("request_id", "")
+    context = {**_page(request), "error": str(error), "provider": provider, "reference": reference}
     return TemplateResponse(request, "accounts/refused.html", context, status=_REFUSED_STATUS)
 
 

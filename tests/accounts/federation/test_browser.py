@@ -110,7 +110,7 @@ def make_saml_provider(saml: SamlSite, site_url: str) -> None:
 
 def sign_in_by_saml(page: Any, site_url: str, address: str) -> None:
     page.goto(f"{site_url}/sign-in/?who=acme")
-    page.get_by_role("link", name="Acme identity").click()
+    page.get_by_role("link", name="Continue with Acme identity").click()
     page.get_by_label("Address").fill(address)
     page.get_by_label("Password").fill(PASSWORD)
     page.get_by_role("button", name="Sign in").click()
@@ -128,7 +128,7 @@ def test_a_person_signs_in_by_a_real_openid_provider(
     )
     page.goto(f"{site_url}/sign-in/?who=acme")
     page.screenshot(path=shots / "oidc-1-choose.png")
-    page.get_by_role("link", name="Acme Login").click()
+    page.get_by_role("link", name="Continue with Acme Login").click()
     page.screenshot(path=shots / "oidc-2-provider.png")
     page.fill("input[name=login]", "ada")
     page.keyboard.press("Enter")
@@ -159,7 +159,7 @@ def test_a_person_signs_in_by_saml_from_the_first_page_and_out_at_both_ends(
     page.get_by_label("Organisation").fill("acme")
     page.get_by_role("button", name="Continue").click()
     page.screenshot(path=shots / "saml-3-choose.png")
-    page.get_by_role("link", name="Acme identity").click()
+    page.get_by_role("link", name="Continue with Acme identity").click()
     assert page.url.startswith(f"{saml.url}/sso?")
     page.screenshot(path=shots / "saml-4-provider.png")
     page.get_by_label("Address").fill("ada@acme.example")
@@ -172,7 +172,8 @@ def test_a_person_signs_in_by_saml_from_the_first_page_and_out_at_both_ends(
     page.goto(f"{site_url}/sign-in/mine/")
     assert "SAML 2.0 · Acme identity · this browser" in page.inner_text("body")
     page.get_by_text("ada@acme.example").first.click()
-    page.screenshot(path=shots / "saml-6-menu.png")
+    page.get_by_role("button", name="Log out").hover()
+    page.screenshot(path=shots / "saml-6-menu.png", animations="disabled")
     page.get_by_role("button", name="Log out").click()
     page.screenshot(path=shots / "saml-7-signed-out.png")
     assert saml.signed_in == {"ada@acme.example"}
@@ -204,6 +205,6 @@ def test_somebody_without_a_mapped_group_is_told_why_they_are_not_let_in(
     sign_in_by_saml(page, site_url, "eve@acme.example")
     page.wait_for_url(f"{saml.site}finish/?**")
     page.screenshot(path=shots / "saml-10-refused.png")
-    assert "None of your groups has a role here" in page.inner_text("[role=alert]")
+    assert "None of your groups has a role in Acme." in page.inner_text("[role=alert]")
     page.get_by_role("link", name="Start again").click()
     assert page.url == f"{site_url}/sign-in/acme/"
