@@ -101,7 +101,7 @@ class OperationSerializer(serializers.ModelSerializer[Operation]):
             "id", "tenant", "session", "op", "agent", "target", "at", "kind", "text", "text_bytes", "text_sha256",
             "parameters", "effect", "rule", "reason", "policy_version", "status", "finished_at", "duration_us", "rows",
             "bytes_in", "bytes_out", "content_sha256", "content_in_sha256", "error_code", "error_message", "tags",
-            "columns",
+            "columns", "facts",
         ]  # fmt: skip
         read_only_fields = fields
 

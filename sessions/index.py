@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
+from policies.engine import Operation
 from proxyworker.contract import (
     OperationIntent,
     OperationOutcome,
@@ -59,6 +60,7 @@ class OperationRow(msgspec.Struct):
     error_message: str = ""
     tags: tuple[str, ...] = ()
     columns: tuple[str, ...] = ()
+    facts: Operation | None = None
 
 
 class SessionRow(msgspec.Struct):
@@ -142,6 +144,7 @@ def _operation_row(intent: OperationIntent) -> OperationRow:
         decision.rule,
         decision.reason,
         decision.policy_version,
+        facts=intent.operation,
     )
 
 

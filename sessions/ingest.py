@@ -63,16 +63,16 @@ _RECORDSET_COLUMNS: Final = """
     (session_id uuid, op int, at float8, kind text, text text, text_bytes int8, text_sha256 text, parameters jsonb,
      effect text, rule text, reason text, policy_version text, status text, finished_at float8, duration_us int8,
      rows int8, bytes_in int8, bytes_out int8, content_sha256 text, content_in_sha256 text, error_code text,
-     error_message text, tags jsonb, columns jsonb)"""
+     error_message text, tags jsonb, columns jsonb, facts jsonb)"""
 _INSERT_OPERATIONS: Final = f"""
     INSERT INTO agent_sessions_operation
       (tenant_id, session_id, op, at, kind, text, text_bytes, text_sha256, parameters, effect, rule, reason,
        policy_version, status, finished_at, duration_us, rows, bytes_in, bytes_out, content_sha256, content_in_sha256,
-       error_code, error_message, tags, columns)
+       error_code, error_message, tags, columns, facts)
     SELECT %s::uuid, session_id, op, to_timestamp(at), left(kind, 32), text, text_bytes, decode(text_sha256, 'base64'),
        parameters, effect, left(rule, 200), reason, left(policy_version, 200), status, to_timestamp(finished_at),
        duration_us, rows, bytes_in, bytes_out, decode(content_sha256, 'base64'), decode(content_in_sha256, 'base64'),
-       left(error_code, 32), error_message, tags, columns
+       left(error_code, 32), error_message, tags, columns, facts
     FROM json_to_recordset(%s::json) AS r{_RECORDSET_COLUMNS}
     ON CONFLICT (session_id, op) DO NOTHING"""  # noqa: S608  # constants of this module
 _UPDATE_OUTCOMES: Final = f"""

@@ -131,6 +131,7 @@ class Operation(models.Model):
     error_message = models.TextField(blank=True)
     tags = models.JSONField(default=list)
     columns = models.JSONField(default=list)
+    facts = models.JSONField(null=True, help_text="What it was understood to be: `policies.engine.Operation`.")
 
     objects: Any = ScopedManager(tenant="tenant")
 

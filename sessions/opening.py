@@ -173,6 +173,7 @@ def _write_session(
             "on_behalf_of": principal.on_behalf_of,
             "actors": list(principal.actors),
             "labels": principal.labels,
+            "sponsor": principal.sponsor,
         },
         granted_at=now,
         expires_at=expires_at,

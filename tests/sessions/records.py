@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from policies.engine import Decision, Effect, Principal
+from policies.engine import Decision, Effect, Operation, Principal
 from proxyworker.contract import (
     AppendRecords,
     OperationIntent,
@@ -71,7 +71,13 @@ def opened(session_id: str) -> SessionOpened:
     )
 
 
-def intent(session_id: str, op: int, text: str = "SELECT 1", parameters: Sequence[Parameter] = ()) -> OperationIntent:
+def intent(
+    session_id: str,
+    op: int,
+    text: str = "SELECT 1",
+    parameters: Sequence[Parameter] = (),
+    operation: Operation | None = None,
+) -> OperationIntent:
     """A statement that was allowed."""
     return OperationIntent(
         session_id=session_id,
@@ -83,6 +89,7 @@ def intent(session_id: str, op: int, text: str = "SELECT 1", parameters: Sequenc
         text_sha256=hashlib.sha256(text.encode()).digest(),
         parameters=tuple(parameters),
         decision=ALLOWED,
+        operation=operation,
     )
 
 

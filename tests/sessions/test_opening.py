@@ -60,6 +60,7 @@ def test_a_grant_is_a_row_that_says_who_and_by_which_rule(acme: Site) -> None:
         "on_behalf_of": "",
         "actors": [],
         "labels": {},
+        "sponsor": "",
     }
     assert session.credential_id == f"token:{token.token_id}"
 
