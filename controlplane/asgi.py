@@ -11,6 +11,8 @@ from django.core.asgi import get_asgi_application
 
 django_application = get_asgi_application()
 
+from controlplane.database.roles import refuse_owner  # noqa: E402  # settings can be read only now
 from sessions.routing import websocket_urlpatterns  # noqa: E402  # models can be imported only now
 
+refuse_owner()
 application = ProtocolTypeRouter({"http": django_application, "websocket": URLRouter(websocket_urlpatterns)})

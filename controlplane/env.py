@@ -111,6 +111,7 @@ class Environment:
     email_from: str
     smtp_url: str = field(repr=False)
     database_url: str = field(repr=False)
+    database_owner_url: str = field(repr=False)
     redis_url: str = field(repr=False)
     secret_key: str = field(repr=False)
     keyring_text: str = field(repr=False)
@@ -228,6 +229,7 @@ def read_environment(environ: Mapping[str, str]) -> Environment:
     home = reader.folder("NARROWGATE_HOME", default=Path("var"))
     port_base = reader.integer("NARROWGATE_PORT_BASE", default=7400, least=1024, most=65_500)
     testing = mode is Mode.TEST
+    database_url = _database_url(reader, mode=mode, default="postgres://127.0.0.1/narrowgate" if testing else None)
     return Environment(
         mode=mode,
         home=home,
@@ -250,7 +252,8 @@ def read_environment(environ: Mapping[str, str]) -> Environment:
         ),
         email_from=_email_from(reader),
         smtp_url=_smtp_url(reader, mode=mode),
-        database_url=_database_url(reader, mode=mode, default="postgres://127.0.0.1/narrowgate" if testing else None),
+        database_url=database_url,
+        database_owner_url=_database_owner_url(reader, mode=mode, database_url=database_url),
         redis_url=_redis_url(reader, mode=mode, default="redis://127.0.0.1/" if testing else None),
         secret_key=_secret_key(reader, mode=mode),
         keyring_text=_keyring_text(reader, mode=mode),
@@ -277,8 +280,21 @@ def _public_url(reader: Reader, *, mode: Mode, port_base: int) -> str:
     return url.rstrip("/")
 
 
-def _database_url(reader: Reader, *, mode: Mode, default: str | None) -> str:
-    name = "DATABASE_URL"
+def _database_owner_url(reader: Reader, *, mode: Mode, database_url: str) -> str:
+    """Empty: this program doesn't migrate."""
+    name = "DATABASE_OWNER_URL"
+    if not reader.is_set(name):
+        return ""
+    url = _database_url(reader, mode=mode, default=None, name=name)
+    owner, application = urlsplit(url), urlsplit(database_url)
+    if owner.path != application.path:
+        raise ConfigurationError(name, "names another database than DATABASE_URL", "Name the same in both")
+    if owner.username == application.username:
+        raise ConfigurationError(name, "names the role of DATABASE_URL", "Name the role that owns the tables")
+    return url
+
+
+def _database_url(reader: Reader, *, mode: Mode, default: str | None, name: str = "DATABASE_URL") -> str:
     url, parts = reader.url(name, schemes=_DATABASE_SCHEMES, default=default)
     if not parts.path.strip("/"):
         raise ConfigurationError(name, "names no database", "Use postgres://user:password@host:port/database")

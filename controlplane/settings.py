@@ -95,10 +95,15 @@ _STATEMENT_TIMEOUT_MS = 30_000
 _LOCK_TIMEOUT_MS = 10_000
 _IDLE_IN_TRANSACTION_TIMEOUT_MS = 60_000
 
-_database: dict[str, Any] = {**dj_database_url.parse(NARROWGATE.database_url), "ENGINE": "controlplane.database"}
-_options: dict[str, Any] = _database.setdefault("OPTIONS", {})
-_options["application_name"] = "narrowgate"
-_options["connect_timeout"] = 5
+
+def _parse_database(url: str) -> dict[str, Any]:
+    parsed: dict[str, Any] = {**dj_database_url.parse(url), "ENGINE": "controlplane.database"}
+    parsed["OPTIONS"] = {**parsed.get("OPTIONS", {}), "application_name": "narrowgate", "connect_timeout": 5}
+    return parsed
+
+
+_database = _parse_database(NARROWGATE.database_url)
+_options: dict[str, Any] = _database["OPTIONS"]
 _options["options"] = (
     f"-c statement_timeout={_STATEMENT_TIMEOUT_MS} -c lock_timeout={_LOCK_TIMEOUT_MS}"
     f" -c idle_in_transaction_session_timeout={_IDLE_IN_TRANSACTION_TIMEOUT_MS}"
@@ -108,6 +113,10 @@ if NARROWGATE.mode is not Mode.TEST:  # a pool outlives the test that opened it
     # A restart of the database leaves dead connections in the pool: each would fail one request, or a worker's sign-on.
     _database["CONN_HEALTH_CHECKS"] = True
 DATABASES = {"default": _database}
+#: As whom `manage.py migrate` works (`controlplane.database.roles`); a migration may take long, but not wait for long.
+OWNER_DATABASE = _parse_database(NARROWGATE.database_owner_url) if NARROWGATE.database_owner_url else None
+if OWNER_DATABASE is not None:
+    OWNER_DATABASE["OPTIONS"]["options"] = f"-c lock_timeout={_LOCK_TIMEOUT_MS}"
 
 CACHES = {
     "default": {

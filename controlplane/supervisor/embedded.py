@@ -225,6 +225,13 @@ class Postgres:
             )
         return True
 
+    def hand_over(self, database: str, *, owner: str, previous: str) -> None:
+        """The database, and whatever `previous` owns in it, belongs to `owner`."""
+        with self.connect_as_superuser(database) as connection, connection.transaction():
+            new, old = sql.Identifier(owner), sql.Identifier(previous)
+            connection.execute(sql.SQL("ALTER DATABASE {} OWNER TO {}").format(sql.Identifier(database), new))
+            connection.execute(sql.SQL("REASSIGN OWNED BY {} TO {}").format(old, new))
+
 
 @dataclass(frozen=True, slots=True)
 class Valkey:

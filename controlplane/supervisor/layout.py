@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
-from controlplane.env import Reader, refuse_unknown_names
+from controlplane.env import ConfigurationError, Reader, refuse_unknown_names
 from controlplane.supervisor.embedded import LOOPBACK, write_private
 
 if TYPE_CHECKING:
@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 #: The folder with manage.py, in which all programs run.
 PROJECT: Final = Path(__file__).resolve().parents[2]
+#: The application's role, and its database.
 ROLE: Final = "narrowgate"
+#: The role that owns the tables. Only `manage.py migrate` is told of it.
+OWNER: Final = "narrowgate_owner"
 WORKER: Final = "demo-worker"
 
 #: All that a child gets of our environment; the rest is ours.
@@ -32,6 +35,7 @@ class Layout:
     port_base: int
     inherited: Mapping[str, str]
     given_database_url: str | None = field(repr=False)
+    given_database_owner_url: str | None = field(repr=False)
     given_redis_url: str | None = field(repr=False)
 
     @property
@@ -95,13 +99,14 @@ class Layout:
 
     def make_secrets(self) -> None:
         """Whatever is to be secret and is not there yet."""
-        for name in ("database", "valkey", "admin-password"):
+        for name in ("database", "database-owner", "valkey", "admin-password"):
             self._make_secret(name, secrets.token_urlsafe(24))
         self._make_secret("secret-key", secrets.token_urlsafe(64))
         self._make_secret("keyring", f"local-1:{base64.b64encode(secrets.token_bytes(32)).decode()}\n")
         # libpq's form, and anew each time, because the port may be another.
-        line = f"{LOOPBACK}:{self.postgres_port}:{ROLE}:{ROLE}:{self.secret('database')}\n"
-        write_private(self.secret_folder / "pgpass", line)
+        for file, role, secret in (("pgpass", ROLE, "database"), ("owner-pgpass", OWNER, "database-owner")):
+            line = f"{LOOPBACK}:{self.postgres_port}:{ROLE}:{role}:{self.secret(secret)}\n"
+            write_private(self.secret_folder / file, line)
 
     def _make_secret(self, name: str, text: str) -> None:
         file = self.secret_folder / name
@@ -117,15 +122,25 @@ class Layout:
         """Ours holds no password: libpq takes it from the file that the URL names."""
         if self.given_database_url is not None:
             return self.given_database_url
-        password_file = quote(str(self.secret_folder / "pgpass"))
-        return f"postgres://{ROLE}@{LOOPBACK}:{self.postgres_port}/{ROLE}?passfile={password_file}"
+        return self._own_database_url(ROLE, "pgpass")
+
+    @property
+    def database_owner_url(self) -> str | None:
+        """None when the database is given, and one role for both: that one migrates, and owns what it works on."""
+        if self.given_database_url is not None:
+            return self.given_database_owner_url
+        return self._own_database_url(OWNER, "owner-pgpass")
+
+    def _own_database_url(self, role: str, password_file: str) -> str:
+        file = quote(str(self.secret_folder / password_file))
+        return f"postgres://{role}@{LOOPBACK}:{self.postgres_port}/{ROLE}?passfile={file}"
 
     @property
     def redis_url(self) -> str:
         return self.given_redis_url or f"redis://:{self.secret('valkey')}@{LOOPBACK}:{self.valkey_port}/0"
 
     def control_plane_environment(self) -> dict[str, str]:
-        """For web, Celery and manage.py."""
+        """For web, Celery and manage.py, but for its `migrate`."""
         return {
             **self._common_environment(),
             "NARROWGATE_SECRET_KEY_FILE": str(self.secret_folder / "secret-key"),
@@ -133,6 +148,11 @@ class Layout:
             "DATABASE_URL": self.database_url,
             "REDIS_URL": self.redis_url,
         }
+
+    def migration_environment(self) -> dict[str, str]:
+        """For `manage.py migrate`: with the role that owns the tables, if there is one."""
+        owner_url = self.database_owner_url
+        return self.control_plane_environment() | ({"DATABASE_OWNER_URL": owner_url} if owner_url else {})
 
     def worker_environment(self) -> dict[str, str]:
         """For the proxyworker: its link, its folder, its certificate. Neither database nor keys."""
@@ -165,10 +185,13 @@ def read_layout(environ: Mapping[str, str]) -> Layout:
     """Raises `controlplane.env.ConfigurationError`."""
     refuse_unknown_names(environ)
     reader = Reader(environ)
+    if reader.is_set("DATABASE_OWNER_URL") and not reader.is_set("DATABASE_URL"):
+        raise ConfigurationError("DATABASE_OWNER_URL", "is set without DATABASE_URL", "Set both, or neither")
     return Layout(
         home=reader.folder("NARROWGATE_HOME", default=PROJECT / "var"),
         port_base=reader.integer("NARROWGATE_PORT_BASE", default=7400, least=1024, most=65_500),
         inherited={name: environ[name] for name in _INHERITED if name in environ},
         given_database_url=reader.text("DATABASE_URL") if reader.is_set("DATABASE_URL") else None,
+        given_database_owner_url=reader.text("DATABASE_OWNER_URL") if reader.is_set("DATABASE_OWNER_URL") else None,
         given_redis_url=reader.text("REDIS_URL") if reader.is_set("REDIS_URL") else None,
     )

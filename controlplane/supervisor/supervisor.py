@@ -19,14 +19,14 @@ from typing import TYPE_CHECKING, Final
 from controlplane.supervisor import plan, seed
 from controlplane.supervisor.certificates import Authority
 from controlplane.supervisor.children import Child, ChildSpec, keep_logs_small, run_to_end
-from controlplane.supervisor.layout import PROJECT, ROLE, Layout
+from controlplane.supervisor.layout import OWNER, PROJECT, ROLE, Layout
 from controlplane.supervisor.processes import Register, check_port, locked
 from controlplane.supervisor.target import prepare_target
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from controlplane.supervisor.embedded import Certificate
+    from controlplane.supervisor.embedded import Certificate, Postgres
 
 #: Who is stopped together, and for how long: 4.6 s at most. Web after the worker, so that its last records still
 #: arrive; what does not, its journal keeps.
@@ -99,16 +99,21 @@ class Supervisor:
         if layout.given_database_url is None:
             server = plan.control_postgres(layout)
             await self._start_child(plan.server_child(server, layout.server_environment()))
-            await asyncio.to_thread(server.ensure_role, ROLE, layout.secret("database"))
-            await asyncio.to_thread(server.ensure_database, ROLE, owner=ROLE)
+            await asyncio.to_thread(self._prepare_database, server)
         await run_to_end(
             "migrate",
             plan.manage("migrate", "--no-input", "--verbosity=1"),
             folder=PROJECT,
             log_folder=layout.log_folder,
-            environment=layout.control_plane_environment(),
+            environment=layout.migration_environment(),
         )
         self._report("migrated")
+
+    def _prepare_database(self, server: Postgres) -> None:
+        server.ensure_role(OWNER, self._layout.secret("database-owner"))
+        server.ensure_role(ROLE, self._layout.secret("database"))
+        if not server.ensure_database(ROLE, owner=OWNER):
+            server.hand_over(ROLE, owner=OWNER, previous=ROLE)  # a home of an earlier version had one role for both
 
     async def _start_valkey(self) -> None:
         if self._layout.given_redis_url is None:

@@ -75,7 +75,8 @@ def running_demo(home: Path, port_base: int, **given: str) -> Iterator[Demo]:
     environment = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith("NARROWGATE_") and name not in {"DATABASE_URL", "REDIS_URL", "DJANGO_SETTINGS_MODULE"}
+        if not name.startswith("NARROWGATE_")
+        and name not in {"DATABASE_URL", "DATABASE_OWNER_URL", "REDIS_URL", "DJANGO_SETTINGS_MODULE"}
     } | {"NARROWGATE_HOME": str(home), "NARROWGATE_PORT_BASE": str(port_base), **given}
     said = home.with_name(f"{home.name}.out")
     with said.open("w") as output:

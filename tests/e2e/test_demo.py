@@ -110,10 +110,13 @@ def test_a_killed_supervisor_does_not_block_the_next_start(home: Path, port_base
 
 
 def test_servers_that_are_given_are_used_and_left_running(tmp_path: Path, port_base: int) -> None:
-    with psycopg.connect(os.environ["DATABASE_URL"], autocommit=True) as connection:
+    with psycopg.connect(os.environ["DATABASE_OWNER_URL"], autocommit=True) as connection:
         connection.execute("CREATE DATABASE demo")
-    url = urlsplit(os.environ["DATABASE_URL"])._replace(path="/demo").geturl()
-    with running_demo(tmp_path / "home", port_base, DATABASE_URL=url, REDIS_URL=os.environ["REDIS_URL"]) as demo:
+    url, owner_url = (
+        urlsplit(os.environ[name])._replace(path="/demo").geturl() for name in ("DATABASE_URL", "DATABASE_OWNER_URL")
+    )
+    given = {"DATABASE_URL": url, "DATABASE_OWNER_URL": owner_url, "REDIS_URL": os.environ["REDIS_URL"]}
+    with running_demo(tmp_path / "home", port_base, **given) as demo:
         assert demo.query("SELECT 1") == [(1,)]
         assert not (demo.home / "postgres").exists()
         assert not (demo.home / "valkey").exists()

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _ROLE = "narrowgate"
+_OWNER = "narrowgate_owner"
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -65,7 +66,7 @@ def _prepare_environment(stack: ExitStack) -> None:
             write_private(file, text)
             os.environ[variable] = str(file)
     if "DATABASE_URL" not in os.environ:
-        os.environ["DATABASE_URL"] = _start_postgres(stack, home)
+        os.environ["DATABASE_URL"], os.environ["DATABASE_OWNER_URL"] = _start_postgres(stack, home)
     if "REDIS_URL" not in os.environ:
         os.environ["REDIS_URL"] = _start_valkey(stack, home)
     if (worker := os.environ.get("PYTEST_XDIST_WORKER")) is not None:
@@ -74,13 +75,18 @@ def _prepare_environment(stack: ExitStack) -> None:
         os.environ["REDIS_URL"] = urlsplit(os.environ["REDIS_URL"])._replace(path=f"/{number}").geturl()
 
 
-def _start_postgres(stack: ExitStack, home: Path) -> str:
+def _start_postgres(stack: ExitStack, home: Path) -> tuple[str, str]:
+    """As the application's role, and as the owner, who also makes the tests' databases."""
     server = Postgres(name="postgres", folder=home / "postgres", port=free_port(), durable=False)
     stack.enter_context(running(server, log_file=home / "postgres.log"))
-    password = secrets.token_urlsafe(24)
-    server.ensure_role(_ROLE, password, can_create_databases=True)
-    server.ensure_database(_ROLE, owner=_ROLE)
-    return f"postgres://{_ROLE}:{password}@{LOOPBACK}:{server.port}/{_ROLE}"
+    passwords = {role: secrets.token_urlsafe(24) for role in (_ROLE, _OWNER)}
+    for role, password in passwords.items():
+        server.ensure_role(role, password, can_create_databases=role == _OWNER)
+    server.ensure_database(_ROLE, owner=_OWNER)
+    application, owner = (
+        f"postgres://{role}:{password}@{LOOPBACK}:{server.port}/{_ROLE}" for role, password in passwords.items()
+    )
+    return application, owner
 
 
 def _start_valkey(stack: ExitStack, home: Path) -> str:

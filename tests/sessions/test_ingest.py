@@ -182,9 +182,7 @@ def test_batches_are_append_only_in_the_database(acme: Site, statement: str) -> 
     append_records(acme.linked, journal.whole())
     table = JournalBatch._meta.db_table
     with scope(tenant=acme.tenant), connection.cursor() as cursor:
-        cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
-        cursor.execute(f"ALTER TABLE {table} ENABLE TRIGGER refuse_truncate")
-        with pytest.raises(DatabaseError, match="append-only"):
+        with pytest.raises(DatabaseError, match="permission denied"):
             cursor.execute(statement.format(table))
 
 

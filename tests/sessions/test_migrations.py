@@ -11,7 +11,7 @@ from django.db import connection
 LABELS = ("agent_sessions", "policies", "targets")
 
 
-@pytest.mark.django_db
+@pytest.mark.django_db(transaction=True)
 def test_the_tables_of_each_app_go_and_come_back() -> None:
     tables = {model._meta.db_table for label in LABELS for model in apps.get_app_config(label).get_models()}
     assert tables <= set(connection.introspection.table_names())

@@ -49,6 +49,17 @@ def test_the_control_plane_s_environment_holds_no_database_password(tmp_path: Pa
     assert layout.secret("database") not in " ".join(layout.control_plane_environment().values())
 
 
+def test_migrate_alone_is_told_of_the_role_that_owns_the_tables(tmp_path: Path) -> None:
+    layout = _layout(tmp_path)
+    assert layout.migration_environment() == {
+        **layout.control_plane_environment(),
+        "DATABASE_OWNER_URL": layout.database_owner_url,
+    }
+    assert "DATABASE_OWNER_URL" not in layout.control_plane_environment() | layout.worker_environment()
+    assert layout.secret("database-owner") not in " ".join(layout.migration_environment().values())
+    assert layout.secret("database-owner") not in (tmp_path / "secrets" / "pgpass").read_text()
+
+
 def test_children_get_nothing_of_our_environment_that_they_do_not_need(tmp_path: Path) -> None:
     layout = _layout(tmp_path, AWS_SECRET_ACCESS_KEY="do-not-pass-on", LANG="C.UTF-8")
     for environment in (
@@ -65,6 +76,15 @@ def test_servers_that_were_given_are_used(tmp_path: Path) -> None:
     environment = layout.control_plane_environment()
     assert environment["DATABASE_URL"] == "postgres://db.example/x"
     assert environment["REDIS_URL"] == "redis://r.example/0"
+    assert "DATABASE_OWNER_URL" not in layout.migration_environment()
+    owner_url = "postgres://owner@db.example/x"
+    layout = _layout(tmp_path, DATABASE_URL="postgres://app@db.example/x", DATABASE_OWNER_URL=owner_url)
+    assert layout.migration_environment()["DATABASE_OWNER_URL"] == owner_url
+
+
+def test_an_owner_without_a_database_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="without DATABASE_URL"):
+        _layout(tmp_path, DATABASE_OWNER_URL="postgres://owner@db.example/x")
 
 
 @pytest.mark.parametrize(
