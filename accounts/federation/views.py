@@ -139,6 +139,8 @@ def sign_out(request: HttpRequest) -> HttpResponseBase:
 
 
 def _provider_of(sign_in: SignIn) -> IdentityProvider | None:
+    if sign_in.provider_id is None:
+        return None
     with every_tenant():
         found: IdentityProvider | None = (
             IdentityProvider.objects.filter(pk=sign_in.provider_id).select_related("tenant").first()

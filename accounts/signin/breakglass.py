@@ -9,15 +9,17 @@ from typing import Final
 from urllib.parse import quote, urlencode
 from uuid import UUID
 
+import segno
 from django.conf import settings
 from django.db import transaction
 from django.http import HttpRequest
 from django.utils import timezone
+from django.utils.safestring import SafeString, mark_safe
 
 from accounts.models import Membership, User
 from accounts.signin.models import CODE_DIGITS, SignInMethod, TotpDevice
 from controlplane.env import LocalTotp
-from controlplane.keyring import open_sealed, seal
+from controlplane.keyring import seal
 from controlplane.ledger.actions import append_entry
 from controlplane.tenancy import every_tenant
 
@@ -59,18 +61,20 @@ def forget_pending(request: HttpRequest) -> None:
 
 
 @transaction.atomic
-def enrolment_key(user: User) -> bytes:
-    """The key that the person's app shall have, made when there is none. Not for whoever has confirmed one already."""
+def new_key(user: User) -> bytes:
+    """A new key for the person's app, to be shown now and never again: whoever asks again gets another.
+
+    Raises `PermissionError` for whoever has confirmed one already.
+    """
     User.objects.select_for_update().get(pk=user.pk)
-    device = TotpDevice.objects.filter(user=user).first()
-    if device is None:
-        key = secrets.token_bytes(KEY_BYTES)
-        sealed = seal(key, context=TotpDevice.context_for(user.pk))
-        TotpDevice.objects.create(user=user, name="authenticator", confirmed=False, sealed_secret=sealed)
-        return key
+    kept = TotpDevice.objects.filter(user=user).first()
+    device = kept or TotpDevice(user=user, name="authenticator", confirmed=False)
     if device.confirmed:
-        raise PermissionError("an authenticator that works shows its key to nobody")
-    return open_sealed(device.sealed_secret, context=TotpDevice.context_for(user.pk))
+        raise PermissionError("an authenticator that works isn't replaced")
+    key = secrets.token_bytes(KEY_BYTES)
+    device.sealed_secret = seal(key, context=TotpDevice.context_for(user.pk))
+    device.save()
+    return key
 
 
 def key_text(key: bytes) -> str:
@@ -85,11 +89,24 @@ def otpauth_url(key: bytes, user: User) -> str:
     return f"otpauth://totp/{quote(f'Narrowgate:{user.email}')}?{query}"
 
 
+def qr_code(url: str) -> SafeString:
+    """As a phone's camera takes it: an SVG element, black on white in a dark theme too."""
+    code = segno.make(url, micro=False, error="m")
+    drawn = code.svg_inline(scale=4, dark="#000", light="#fff", title="QR code of the key")
+    return mark_safe(drawn)  # noqa: S308  # nothing of the URL but black squares is in it
+
+
+@transaction.atomic
 def verify_code(user: User, code: str) -> bool:
     """True for the code that the person's app shows now, once. A first right code confirms the app."""
-    with transaction.atomic():
-        device = TotpDevice.objects.select_for_update().filter(user=user).first()
-        return device is not None and bool(device.verify_token(code))
+    device = TotpDevice.objects.select_for_update().filter(user=user).first()
+    if device is None:
+        return False
+    was_confirmed = device.confirmed
+    is_right = bool(device.verify_token(code))
+    if is_right and not was_confirmed:
+        _tell(user, kind="authenticator.added", acting_user=user, told={})
+    return is_right
 
 
 @transaction.atomic

@@ -15,6 +15,7 @@ from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.decorators import method_decorator
+from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_POST
 from django.views.generic import FormView
 from unfold.forms import AuthenticationForm
@@ -73,6 +74,7 @@ class CodeForm(forms.Form):
     )
 
 
+@method_decorator(never_cache, name="dispatch")
 class CodeView(FormView):  # type: ignore[type-arg]  # not subscriptable at run time
     """The second step. Whoever has no authenticator yet, and needs one, is shown its key first."""
 
@@ -88,8 +90,8 @@ class CodeView(FormView):  # type: ignore[type-arg]  # not subscriptable at run 
         return super().dispatch(request, *args, **kwargs)
 
     def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
-        """With the key, for whoever has yet to set it up."""
-        return {**super().get_context_data(**kwargs), **_page(self.request), **_enrolment(self._user)}
+        """With a key, for whoever has yet to set one up."""
+        return {**super().get_context_data(**kwargs), **_page(self.request), **_enrolment(self.request, self._user)}
 
     def form_valid(self, form: CodeForm) -> HttpResponse:
         """Let in with the right code."""
@@ -100,7 +102,7 @@ class CodeView(FormView):  # type: ignore[type-arg]  # not subscriptable at run 
         return _let_in(self.request, self._user, method=SignInMethod.TOTP, next_path=self._next)
 
 
-@method_decorator(login_required, name="dispatch")
+@method_decorator((never_cache, login_required), name="dispatch")
 class EnrolView(FormView):  # type: ignore[type-arg]  # not subscriptable at run time
     """Set an authenticator up while signed in with a local account."""
 
@@ -117,8 +119,9 @@ class EnrolView(FormView):  # type: ignore[type-arg]  # not subscriptable at run
         return super().dispatch(request, *args, **kwargs)
 
     def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
-        """With the key."""
-        return {**super().get_context_data(**kwargs), **_page(self.request), **_enrolment(self._user)}
+        """With a key."""
+        page = {**_page(self.request), "back_url": reverse("my-sessions")}
+        return {**super().get_context_data(**kwargs), **page, **_enrolment(self.request, self._user)}
 
     def form_valid(self, form: CodeForm) -> HttpResponse:
         """The app works."""
@@ -175,11 +178,15 @@ def _let_in(request: HttpRequest, user: User, *, method: SignInMethod, next_path
 
 
 def _page(request: HttpRequest) -> dict[str, Any]:
-    return {**admin.site.each_context(request), "title": "Sign in", "back_url": reverse("my-sessions")}
+    return {**admin.site.each_context(request), "title": "Sign in"}
 
 
-def _enrolment(user: User) -> dict[str, str]:
+def _enrolment(request: HttpRequest, user: User) -> dict[str, Any]:
+    """A new key when the page is fetched; the answer to a wrong code only offers another."""
     if breakglass.has_authenticator(user):
         return {}
-    key = breakglass.enrolment_key(user)
-    return {"key_text": breakglass.key_text(key), "otpauth_url": breakglass.otpauth_url(key, user)}
+    if request.method != "GET":
+        return {"may_renew": True}
+    key = breakglass.new_key(user)
+    url = breakglass.otpauth_url(key, user)
+    return {"key_text": breakglass.key_text(key), "otpauth_url": url, "qr_code": breakglass.qr_code(url)}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from base64 import b32decode
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,8 +18,10 @@ from django.conf import settings
 from django.core.cache import cache
 from django.db import connections
 from django.urls import reverse
+from django_otp.oath import TOTP
 from django_scopes import scopes_disabled
 
+from accounts import actions
 from accounts.federation.models import IdentityProvider
 from accounts.models import Membership
 from controlplane.authority import Role
@@ -29,6 +32,7 @@ from tests.accounts.federation.saml_site import PASSWORD, SamlSite, running_saml
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 #: Playwright's synchronous API runs an event loop, in which Django would refuse the ORM.
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
+PASSPHRASE = "a-long-enough-phrase"
 
 pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="no chromium is installed"),
@@ -208,3 +212,27 @@ def test_somebody_without_a_mapped_group_is_told_why_they_are_not_let_in(
     assert "None of your groups has a role in Acme." in page.inner_text("[role=alert]")
     page.get_by_role("link", name="Start again").click()
     assert page.url == f"{site_url}/sign-in/acme/"
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_local_account_sets_an_authenticator_up_by_its_picture(page: Any, site_url: str, shots: Path) -> None:
+    owner = actions.save_user(make_site("acme").people[Role.OWNER], acting_user=None, password=PASSPHRASE)
+    page.goto(f"{site_url}/admin/login/")
+    page.get_by_label("E-mail address").fill(owner.email)
+    page.get_by_label("Password").fill(PASSPHRASE)
+    page.get_by_role("button", name="Log in").click()
+    page.goto(f"{site_url}/sign-in/mine/")
+    page.get_by_role("link", name="Set up an authenticator").click()
+    page.screenshot(path=shots / "totp-1-key.png")
+    box = page.locator("svg.segno").bounding_box()
+    assert min(box["width"], box["height"]) > 150  # large enough for a camera
+    key = page.inner_text("#secret").replace(" ", "")
+    page.get_by_label("Code").fill("12345")
+    page.get_by_role("button", name="Continue").click()
+    page.screenshot(path=shots / "totp-2-wrong.png")
+    assert page.locator("#secret").count() == 0
+    page.get_by_label("Code").fill(f"{TOTP(b32decode(key)).token():06}")
+    page.get_by_role("button", name="Continue").click()
+    page.wait_for_url(f"{site_url}/sign-in/mine/")
+    page.screenshot(path=shots / "totp-3-done.png")
+    assert page.get_by_role("link", name="Set up an authenticator").count() == 0

@@ -20,7 +20,7 @@ from django_scopes import scope, scopes_disabled
 
 from accounts import actions, tasks
 from accounts.models import User
-from accounts.signin import sessions
+from accounts.signin import breakglass, sessions
 from accounts.signin.models import SignIn, TotpDevice
 from controlplane.authority import Role
 from controlplane.env import LocalTotp
@@ -88,6 +88,38 @@ def test_the_first_right_code_sets_the_app_up_and_lets_in(owner: User, strict: N
     with time_machine.travel(timezone.now() + timedelta(seconds=90), tick=False):
         assert again.post(CODE, {"code": code_for(key)}).status_code == 302
     assert is_signed_in(again)
+
+
+def test_a_key_is_shown_once_as_text_and_as_a_picture_of_it(owner: User, strict: None) -> None:
+    browser = Client()
+    password_of(owner, browser)
+    first = browser.get(CODE)
+    assert first.headers["Cache-Control"].startswith("max-age=0, no-cache, no-store")
+    shown = first.context
+    assert shown["qr_code"] in first.content.decode()
+    assert shown["qr_code"] == breakglass.qr_code(shown["otpauth_url"])
+    secret = shown["key_text"].replace(" ", "")
+    assert f"secret={secret}&" in shown["otpauth_url"]
+    refused = browser.post(CODE, {"code": "000000"}).content.decode()
+    assert "<svg" not in refused
+    assert shown["key_text"] not in refused
+    with time_machine.travel(timezone.now() + timedelta(seconds=60), tick=False):
+        second = key_shown(browser)
+        assert second != shown["key_text"]
+        assert browser.post(CODE, {"code": code_for(shown["key_text"])}).status_code == 200
+    with time_machine.travel(timezone.now() + timedelta(seconds=120), tick=False):
+        assert browser.post(CODE, {"code": code_for(second)}).status_code == 302
+
+
+def test_a_new_authenticator_is_in_the_ledger_and_stays(acme: Site, owner: User, strict: None) -> None:
+    browser = Client()
+    password_of(owner, browser)
+    browser.post(CODE, {"code": code_for(key_shown(browser))})
+    with scope(tenant=acme.tenant):
+        assert LedgerEntry.objects.get(kind="authenticator.added").actor == owner.email
+    with pytest.raises(PermissionError):
+        breakglass.new_key(owner)
+    assert browser.get("/sign-in/mine/authenticator/").headers["Location"] == "/sign-in/mine/"
 
 
 def test_a_code_is_good_once_and_wrong_ones_slow_down(owner: User, strict: None) -> None:
