@@ -45,7 +45,7 @@ USE_NOTED_EVERY: Final = timedelta(minutes=1)
 #: A token that ended this long ago tells nobody anything; the ledger has its story.
 FORGET_TOKENS_AFTER: Final = timedelta(days=30)
 
-_TENANT_FIELDS: Final = ("slug", "name", "is_active")
+_TENANT_FIELDS: Final = ("slug", "name", "is_active", "requires_review")
 _USER_FIELDS: Final = ("email", "name", "is_active", "is_superuser")
 _MEMBERSHIP_FIELDS: Final = ("user", "role")
 _AGENT_FIELDS: Final = ("name", "description", "sponsor", "groups", "is_active")

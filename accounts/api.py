@@ -50,7 +50,7 @@ class TenantSerializer(serializers.ModelSerializer[Tenant]):
 
     class Meta:
         model = Tenant
-        fields: ClassVar[list[str]] = ["id", "slug", "name", "is_active", "created_at"]
+        fields: ClassVar[list[str]] = ["id", "slug", "name", "is_active", "requires_review", "created_at"]
         read_only_fields = fields
 
 

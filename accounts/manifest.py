@@ -49,11 +49,12 @@ from controlplane.authority import Role
 
 
 class TenantFields(Document, frozen=True, kw_only=True):
-    """A tenant, by its slug."""
+    """A tenant, by its slug. `requires_review`: a second person approves a policy before it is published."""
 
     slug: str
     name: str
     is_active: bool = True
+    requires_review: bool = False
 
 
 class UserFields(Document, frozen=True, kw_only=True):
@@ -115,7 +116,12 @@ class TenantKind:
         return bring_about(
             Tenant.objects.filter(slug=wanted.slug).first(),
             Tenant,
-            values={"slug": wanted.slug, "name": wanted.name, "is_active": wanted.is_active},
+            values={
+                "slug": wanted.slug,
+                "name": wanted.name,
+                "is_active": wanted.is_active,
+                "requires_review": wanted.requires_review,
+            },
             save=partial(actions.save_tenant, acting_user=None),
         )
 

@@ -45,6 +45,11 @@ class Tenant(models.Model):
     slug = models.CharField(max_length=63, unique=True, validators=[slug_validator])
     name = models.CharField(max_length=200)
     is_active = models.BooleanField(default=True)
+    requires_review = models.BooleanField(
+        "policies are reviewed",
+        default=False,
+        help_text="A policy's rules are published only after a second person has approved them.",
+    )
     created_at = models.DateTimeField(auto_now_add=True)
     updated_at = models.DateTimeField(auto_now=True)
 

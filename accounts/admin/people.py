@@ -38,7 +38,7 @@ class TenantAdmin(TenantModelAdmin):
     list_filter = ("is_active",)
     search_fields = ("slug", "name")
     ordering = ("slug",)
-    fields = ("slug", "name", "is_active")
+    fields = ("slug", "name", "is_active", "requires_review")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Tenant]:
         """All of them for an operator."""
