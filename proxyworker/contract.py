@@ -8,6 +8,7 @@ in and out. A frame that does not decode is a broken peer: the link is closed.
       -> Enrol | Authenticate                  once
       <- Welcome | Refused
       -> OpenSession                        <- SessionGrant | Refused
+      -> RequestVerifier                    <- LoginVerifier | Refused
       -> AppendRecords                      <- Ack
       -> RequestUpload                      <- UploadTicket | Refused
       -> RequestApproval                    <- ApprovalTicket | Refused, later ApprovalDecided
@@ -204,6 +205,24 @@ class Refused(Struct, frozen=True):
     code: RefusalCode
     reason: str
     help: str = ""
+
+
+class RequestVerifier(Struct, frozen=True):
+    """By what does this database login prove itself? `login` is the id in the user name `ng_<id>`, in hex."""
+
+    request_id: int
+    login: str
+    client_address: str
+
+
+class LoginVerifier(Struct, frozen=True):
+    """The login's SCRAM verifier in PostgreSQL's form; of a login that there isn't, one that nobody can satisfy.
+
+    Who satisfies it shows the SCRAM client key, in the credential `ngd_<login>_<key in hex>` of an `OpenSession`.
+    """
+
+    request_id: int
+    verifier: Secret
 
 
 class CloseSession(Struct, frozen=True):
@@ -471,6 +490,7 @@ FromWorker = (
     Enrol
     | Authenticate
     | OpenSession
+    | RequestVerifier
     | CloseSession
     | Heartbeat
     | AppendRecords
@@ -483,6 +503,7 @@ FromControlPlane = (
     Challenge
     | Welcome
     | SessionGrant
+    | LoginVerifier
     | Refused
     | Revoke
     | PolicyChanged

@@ -28,10 +28,12 @@ from proxyworker.contract import (
     FromControlPlane,
     FromWorker,
     Heartbeat,
+    LoginVerifier,
     OpenSession,
     PolicyChanged,
     Refused,
     RequestUpload,
+    RequestVerifier,
     Revoke,
     Secret,
     SessionGrant,
@@ -66,7 +68,7 @@ FIRST_RETRY_SECONDS: Final = 0.5
 MAX_RETRY_SECONDS: Final = 30.0
 
 _log = structlog.get_logger(__name__)
-Answer = SessionGrant | Ack | UploadTicket | ApprovalTicket | Refused
+Answer = SessionGrant | LoginVerifier | Ack | UploadTicket | ApprovalTicket | Refused
 F = TypeVar("F", bound=FromControlPlane)
 
 
@@ -139,6 +141,24 @@ class Link:
         if isinstance(answer, Refused):
             raise SessionRefused(answer)
         return _expect(SessionGrant, answer)
+
+    async def verifier_of(self, login: str, *, client_address: str) -> Secret:
+        """The SCRAM verifier of a database login in PostgreSQL's form, or one that nobody satisfies. Waits 10 s.
+
+        Raises `SessionRefused` or `LinkUnavailable`.
+        """
+
+        def question(request_id: int) -> RequestVerifier:
+            return RequestVerifier(request_id=request_id, login=login, client_address=client_address)
+
+        try:
+            async with asyncio.timeout(OPEN_SESSION_SECONDS), self._opening:
+                answer = await self._ask(question)
+        except TimeoutError as error:
+            raise LinkUnavailable("the control plane did not answer in time") from error
+        if isinstance(answer, Refused):
+            raise SessionRefused(answer)
+        return _expect(LoginVerifier, answer).verifier
 
     def session_closed(self, session_id: str, reason: str) -> None:
         """Tell the control plane that the session has ended; dropped without a link, for the journal says it too."""

@@ -11,6 +11,8 @@ from typing import Final
 
 import httpx
 import structlog
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from policies.engine import Policy
 from proxyworker import postgres
@@ -82,7 +84,12 @@ class Worker:
         shipper = spawn("shipper", self._shipper.run())
         services = Services(link=self._link, journal=self._journal, live=self._live, press=self._press, clock=time.time)
         try:
-            listener = await postgres.serve(listen=self._config.postgres_listen, tls=self._gate_tls, services=services)
+            listener = await postgres.serve(
+                listen=self._config.postgres_listen,
+                tls=self._gate_tls,
+                certificate=_gate_certificate(self._config),
+                services=services,
+            )
             _log.info("listening", protocol="postgres", address="{}:{}".format(*self._config.postgres_listen))
             await self._stop.wait()
             _log.info("stopping", sessions=self._live.count)
@@ -148,6 +155,11 @@ def _gate_tls(config: Config) -> ssl.SSLContext:
             "NARROWGATE_TLS_CERT_FILE", "and NARROWGATE_TLS_KEY_FILE are no pair", "Give a PEM certificate and its key"
         ) from error
     return context
+
+
+def _gate_certificate(config: Config) -> bytes:
+    """The first certificate of the file, which is the gate's own, in DER. `_gate_tls` has read it."""
+    return x509.load_pem_x509_certificate(config.tls_cert_file.read_bytes()).public_bytes(Encoding.DER)
 
 
 def _link_tls(config: Config) -> ssl.SSLContext:

@@ -44,6 +44,7 @@ from proxyworker.contract import (
     RefusalCode,
     Refused,
     RequestUpload,
+    RequestVerifier,
     Revoke,
     decode_from_worker,
     encode,
@@ -53,6 +54,7 @@ from sessions.access import standing_of
 from sessions.actions import note_closed, worker_group
 from sessions.errors import PeerFault
 from sessions.ingest import LinkedWorker, append_records
+from sessions.logins import offer_verifier
 from sessions.opening import open_session
 from sessions.signing_on import SignedOn, sign_on
 from sessions.uploads import offer_upload
@@ -197,7 +199,7 @@ class LinkConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
 
     async def _accept_frame(self, worker: LinkedWorker, frame: FromWorker) -> None:
         match frame:
-            case OpenSession() | RequestUpload():
+            case OpenSession() | RequestUpload() | RequestVerifier():
                 await self._requests.acquire()
                 self._start("answer", self._answer(worker, frame), then=self._requests.release)
             case AppendRecords():
@@ -213,11 +215,13 @@ class LinkConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
             case Enrol() | Authenticate():
                 raise PeerFault("a second sign-on")
 
-    async def _answer(self, worker: LinkedWorker, frame: OpenSession | RequestUpload) -> None:
+    async def _answer(self, worker: LinkedWorker, frame: OpenSession | RequestUpload | RequestVerifier) -> None:
         answer: FromControlPlane
         try:
             if isinstance(frame, OpenSession):
                 answer = await _in_thread(open_session, worker, frame, now=timezone.now())
+            elif isinstance(frame, RequestVerifier):
+                answer = await _in_thread(offer_verifier, worker, frame)
             else:
                 answer = await _in_thread(offer_upload, worker, frame)
         except Exception:  # whatever it is, the agent is refused and the link goes on

@@ -6,7 +6,6 @@ and a session that one opens is on record with it. Logins and certificates, whic
 
 from __future__ import annotations
 
-import base64
 import secrets
 from collections.abc import Iterable
 from datetime import datetime, timedelta
@@ -17,15 +16,15 @@ from django.core.exceptions import ValidationError
 from django.db import transaction
 from django.utils import timezone
 from django_scopes import scope
-from scramp import ScramMechanism
 
 from accounts.actions import revoke_agent_token
 from accounts.models import Agent, AgentToken, ServicePurpose, ServiceToken, Tenant, TokenKind, User
 from accounts.oauth.clients import usable_keys
 from accounts.oauth.exchange import Entitlement
+from accounts.oauth.logins import make_verifier
 from accounts.oauth.models import ClientAuthentication, OAuthClient, SshAuthority, UsedAssertion
 from accounts.oauth.wire import OAuthError
-from accounts.tokens import AGENT_PREFIX, SECRET_PREFIX, SERVICE_PREFIX, NewToken, make_token
+from accounts.tokens import AGENT_PREFIX, ID_BYTES, SECRET_PREFIX, SERVICE_PREFIX, NewToken, make_token
 from controlplane.errors import Refusal
 from controlplane.keyring import open_sealed, seal
 from controlplane.ledger.actions import append_entry
@@ -34,9 +33,8 @@ from controlplane.tenancy import every_tenant
 
 MAX_SERVICE_TOKEN_LIFETIME: Final = timedelta(days=366)
 DEFAULT_SERVICE_TOKEN_LIFETIME: Final = timedelta(days=180)
-#: PostgreSQL's default. The password is random, so that guessing it is out of the question at any count.
-SCRAM_ITERATIONS: Final = 4096
-SCRAM_SALT_BYTES: Final = 16
+#: Before the login's id in the user name, by which the PostgreSQL gate knows one.
+LOGIN_USER_PREFIX: Final = "ng_"
 MAX_PUBLIC_KEY_CHARACTERS: Final = 4_096
 
 _CLIENT_FIELDS: Final = ("agent", "client_id", "label", "authentication", "is_active")
@@ -138,22 +136,19 @@ def issue_access_token(entitled: Entitlement, *, now: datetime) -> tuple[AgentTo
 @transaction.atomic
 def issue_database_login(entitled: Entitlement, *, now: datetime) -> tuple[AgentToken, str, str]:
     """The row, a user name and its password. Only a SCRAM verifier is kept, in PostgreSQL's form."""
-    password = secrets.token_urlsafe(24)
-    salt, stored_key, server_key, iterations = ScramMechanism("SCRAM-SHA-256").make_auth_info(
-        password, iteration_count=SCRAM_ITERATIONS, salt=secrets.token_bytes(SCRAM_SALT_BYTES)
-    )
-    verifier = f"SCRAM-SHA-256${iterations}:{_base64(salt)}${_base64(stored_key)}:{_base64(server_key)}"
+    login, password = secrets.token_hex(ID_BYTES), secrets.token_urlsafe(24)
+    verifier, stored_key = make_verifier(login, password)
     token = _keep(
         entitled,
-        token_id=secrets.token_hex(8),
-        digest=bytes(stored_key).hex(),
+        token_id=login,
+        digest=stored_key,
         kind=TokenKind.DATABASE_LOGIN,
         now=now,
         scram_verifier=verifier,
     )
     with scope(tenant=token.tenant_id):
         _tell(token, "database_login.issued", acting_user=None, after={"expires_at": token.expires_at})
-    return token, f"ng_{token.token_id}", password
+    return token, f"{LOGIN_USER_PREFIX}{login}", password
 
 
 @transaction.atomic
@@ -254,7 +249,3 @@ def _keep(
 def _tell(token: Any, kind: str, *, acting_user: User | None, after: dict[str, Any]) -> None:
     subject = subject_of(kind.partition(".")[0], token)
     append_entry(tenant=token.tenant, kind=kind, acting_user=acting_user, subject=subject, before=None, after=after)
-
-
-def _base64(data: bytes) -> str:
-    return base64.b64encode(data).decode()

@@ -16,8 +16,13 @@ WINDOW_SECONDS: Final = 60
 
 def seconds_to_wait(request: HttpRequest, name: str) -> int:
     """0, or how long this address has to wait. A cache that is down raises: nobody guesses uncounted."""
+    return seconds_to_wait_of(str(request.META.get("REMOTE_ADDR", "")), name)
+
+
+def seconds_to_wait_of(address: str, name: str) -> int:
+    """As `seconds_to_wait`, for one who asks otherwise than by HTTP."""
     now = int(time.time())
-    address = hashlib.sha256(str(request.META.get("REMOTE_ADDR", "")).encode()).hexdigest()[:32]
-    key = f"oauth-rate:{name}:{address}:{now // WINDOW_SECONDS}"
+    digest = hashlib.sha256(address.encode()).hexdigest()[:32]
+    key = f"oauth-rate:{name}:{digest}:{now // WINDOW_SECONDS}"
     cache.add(key, 0, timeout=2 * WINDOW_SECONDS)
     return WINDOW_SECONDS - now % WINDOW_SECONDS if cache.incr(key) > REQUESTS_PER_MINUTE else 0

@@ -1,7 +1,9 @@
-"""Who is asking, and for which target: one question to the control plane."""
+"""Who is asking, and for which target: questions to the control plane."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from proxyworker.contract import MAX_CREDENTIAL_BYTES, RefusalCode, Secret, SessionGrant, TlsFacts
@@ -35,7 +37,7 @@ async def identify(
             "the password is not a Narrowgate token",
             "Use an agent token, or an OIDC token of your tenant's provider, as the password.",
         )
-    try:
+    with _refusals_in_words():
         return await services.link.open_session(
             protocol=protocol,
             target=target,
@@ -44,6 +46,18 @@ async def identify(
             client_name=client_name,
             tls=tls,
         )
+
+
+async def verifier_of(services: Services, login: str, *, client_address: str) -> str:
+    """By what a database login proves itself, in PostgreSQL's form. Raises `NotAdmitted`, with words for the agent."""
+    with _refusals_in_words():
+        return (await services.link.verifier_of(login, client_address=client_address)).value
+
+
+@contextmanager
+def _refusals_in_words() -> Iterator[None]:
+    try:
+        yield
     except SessionRefused as error:
         refused = error.refused
         raise NotAdmitted(refused.code, refused.reason, refused.help) from error

@@ -28,6 +28,9 @@ class ControlPlane(Protocol):
     ) -> SessionGrant:
         """Raises `SessionRefused` or `LinkUnavailable`."""
 
+    async def verifier_of(self, login: str, *, client_address: str) -> Secret:
+        """The SCRAM verifier of a database login. Raises `SessionRefused` or `LinkUnavailable`."""
+
     def session_closed(self, session_id: str, reason: str) -> None:
         """Say that a session is over; never waits, never raises."""
 

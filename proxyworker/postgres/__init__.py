@@ -1,7 +1,8 @@
 """The PostgreSQL gate: its messages become operations and pass the stages.
 
 front_door   encryption: TLS asked for, TLS at once, GSS declined; cancel requests
-login        startup message, token, grant, target; then the session
+login        startup message, credential, grant, target; then the session
+scram        a client proves the password of a database login
 session      both directions of a running session, and its endings
 requests     the agent's messages: which operation, what they mean for names
 pipeline     the target's messages: which operation they answer
@@ -15,6 +16,7 @@ import ssl
 from typing import TYPE_CHECKING
 
 from proxyworker.gate.listener import Listener
+from proxyworker.net.binding import server_end_point
 from proxyworker.postgres.front_door import ALPN
 from proxyworker.postgres.login import Login
 
@@ -24,9 +26,9 @@ if TYPE_CHECKING:
 __all__ = ["serve"]
 
 
-async def serve(*, listen: tuple[str, int], tls: ssl.SSLContext, services: Services) -> Listener:
-    """Listen for PostgreSQL clients. `tls` has the gate's certificate. Raises `OSError`."""
+async def serve(*, listen: tuple[str, int], tls: ssl.SSLContext, certificate: bytes, services: Services) -> Listener:
+    """Listen for PostgreSQL clients. `certificate` is the one that `tls` shows, in DER. Raises `OSError`."""
     tls.set_alpn_protocols([ALPN])
-    listener = Listener("postgres", Login(services, tls).admit)
+    listener = Listener("postgres", Login(services, tls, binding=server_end_point(certificate)).admit)
     await listener.open(*listen)
     return listener

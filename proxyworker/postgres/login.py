@@ -1,10 +1,15 @@
-"""From a new connection to a running session: startup message, token, grant, target ("Message Flow: Start-up")."""
+"""From a new connection to a running session: startup message, credential, grant, target ("Message Flow: Start-up").
+
+A client whose user is a database login of ours proves its password by SCRAM (`scram`), and is never asked for it; any
+other sends its token as the password.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import socket
 import ssl
+from dataclasses import dataclass, field
 from typing import Final
 
 import structlog
@@ -25,10 +30,11 @@ from proxyworker.postgres.errors import (
 )
 from proxyworker.postgres.front_door import Connection, NoTls
 from proxyworker.postgres.keys import CancelKeys
+from proxyworker.postgres.scram import login_of, prove
 from proxyworker.postgres.session import PostgresSession
 from proxyworker.postgres.upstream import Upstream, connect
 from proxyworker.wire.postgres import backend, frontend
-from proxyworker.wire.postgres.errors import WireError
+from proxyworker.wire.postgres.errors import NotBound, WireError
 from proxyworker.wire.postgres.startup import PROTOCOL_3_0, PROTOCOL_3_2, CancelRequest, StartupMessage
 
 #: An agent has this long for TLS, its startup message and its token. Machines need milliseconds.
@@ -36,16 +42,32 @@ LOGIN_SECONDS: Final = 10.0
 #: Startup parameters that are ours to set, or that ask for what the gate does not do.
 _OURS: Final = frozenset({"user", "database", "replication"})
 MAX_CLIENT_NAME_CHARACTERS: Final = 200
+_HELP_NOT_BOUND: Final = (
+    "Connect to the gate itself, with sslmode=verify-full and its CA certificate: what ends TLS in between, or changes "
+    "what passes, can't be told from an attack."
+)
 
 _log = structlog.get_logger(__name__)
 
 
-class Login:
-    """Admits connections of one listener. `admit` is what `gate.listener.Listener` calls."""
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What a client has shown of itself, and what it waits for before it is told that it is in."""
 
-    def __init__(self, services: Services, tls: ssl.SSLContext) -> None:
+    credential: bytes = field(repr=False)
+    proof_of_ours: bytes = field(default=b"", repr=False)
+
+
+class Login:
+    """Admits connections of one listener. `admit` is what `gate.listener.Listener` calls.
+
+    `binding` is the digest of the certificate in `tls` by which clients bind SCRAM to it; None: it has none.
+    """
+
+    def __init__(self, services: Services, tls: ssl.SSLContext, *, binding: bytes | None) -> None:
         self._services = services
         self._tls = tls
+        self._binding = binding
         self._keys = CancelKeys()
 
     async def admit(self, raw: socket.socket, address: str) -> None:
@@ -62,8 +84,8 @@ class Login:
                     self._cancel(packet, handshake or connection, address)
                     return
                 assert handshake is not None  # noqa: S101 - a startup message comes by TLS only
-                credential = await self._ask_token(handshake, packet)
-            await self._open(handshake, packet, credential=credential, address=address)
+                shown = await self._identify(handshake, packet, address=address)
+            await self._open(handshake, packet, shown=shown, address=address)
         except NoTls:
             reason = "TLS is required"
             await connection.refuse(
@@ -73,6 +95,9 @@ class Login:
         except NotAdmitted as error:
             _refused(address, error.reason)
             _say_and_close(handshake, refusal(error))
+        except NotBound as error:
+            _refused(address, error.problem)
+            _say_and_close(handshake, fatal(INVALID_AUTHORIZATION, error.problem, _HELP_NOT_BOUND))
         except WireError as error:
             _refused(address, error.problem)
             _say_and_close(handshake, fatal(PROTOCOL_VIOLATION, error.problem))
@@ -94,7 +119,7 @@ class Login:
         else:
             connection.close()
 
-    async def _ask_token(self, handshake: HandshakeProtocol, packet: StartupMessage) -> bytes:
+    async def _identify(self, handshake: HandshakeProtocol, packet: StartupMessage, *, address: str) -> Shown:
         if packet.protocol > PROTOCOL_3_2 or packet.protocol == 0x0003_0001 or packet.protocol_options:
             # There never was a 3.1; a client that asks for it gets 3.0, as from PostgreSQL 18.
             newest = PROTOCOL_3_2 if packet.protocol >= PROTOCOL_3_2 else PROTOCOL_3_0
@@ -104,6 +129,13 @@ class Login:
                 RefusalCode.DENIED,
                 "replication connections are not supported: their stream can be neither decided on nor masked",
             )
+        login = login_of(packet.parameters.get("user", ""))
+        if login is None:
+            return Shown(credential=await self._ask_token(handshake))
+        proved = await prove(handshake, self._services, login, binding=self._binding, client_address=address)
+        return Shown(credential=proved.credential, proof_of_ours=backend.build_sasl_final(proved.server_final))
+
+    async def _ask_token(self, handshake: HandshakeProtocol) -> bytes:
         handshake.write(backend.AUTH_CLEARTEXT)
         header = await handshake.read_exactly(5)
         length = int.from_bytes(header[1:5], "big")
@@ -115,9 +147,7 @@ class Login:
             )
         return frontend.parse_password(header + await handshake.read_exactly(length - 4))
 
-    async def _open(
-        self, handshake: HandshakeProtocol, packet: StartupMessage, *, credential: bytes, address: str
-    ) -> None:
+    async def _open(self, handshake: HandshakeProtocol, packet: StartupMessage, *, shown: Shown, address: str) -> None:
         parameters = packet.parameters
         client_name = parameters.get("application_name", "")[:MAX_CLIENT_NAME_CHARACTERS]
         tls = _tls_facts(handshake)
@@ -125,7 +155,7 @@ class Login:
             self._services,
             protocol="postgres",
             target=parameters.get("database") or parameters.get("user", ""),
-            credential=credential,
+            credential=shown.credential,
             client_address=address,
             client_name=client_name,
             tls=tls,
@@ -155,7 +185,7 @@ class Login:
             opening.give_up("the agent did not wait")
             raise
         try:
-            self._start(opening, handshake, upstream, protocol=packet.protocol)
+            self._start(opening, handshake, upstream, shown=shown, protocol=packet.protocol)
         except PeerGone:
             upstream.handshake.transport.abort()
             opening.give_up("the agent did not wait")
@@ -168,7 +198,9 @@ class Login:
             client=address,
         )
 
-    def _start(self, opening: _Opening, handshake: HandshakeProtocol, upstream: Upstream, *, protocol: int) -> None:
+    def _start(
+        self, opening: _Opening, handshake: HandshakeProtocol, upstream: Upstream, *, shown: Shown, protocol: int
+    ) -> None:
         session = PostgresSession(
             services=self._services,
             grant=opening.grant,
@@ -181,7 +213,8 @@ class Login:
         opening.session = session
         self._services.live.add(session)
         handshake.write(
-            backend.AUTH_OK
+            shown.proof_of_ours
+            + backend.AUTH_OK
             + upstream.greeting
             + backend.build_backend_key(process_id, secret)
             + backend.build_ready(upstream.transaction_status)

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from typing import Final
 
 import scramp
-from cryptography import x509
 
 from proxyworker.contract import TargetEndpoint, TlsMode, UpstreamCredential
+from proxyworker.net.binding import server_end_point
 from proxyworker.net.handshake import HandshakeProtocol, PeerGone
 from proxyworker.postgres.errors import TargetBrokeProtocol, TargetError, TargetRefused, TargetUnreachable
 from proxyworker.wire.postgres import backend, frontend, startup
@@ -201,9 +201,11 @@ async def _authenticate_scram(
     binding = None
     usable = [name for name in offered if name == _SCRAM]
     if tls is not None:
-        # RFC 5929: the digest of the certificate that the target showed. With it, a relay between us and it would fail.
-        binding = ("tls-server-end-point", _certificate_digest(tls.getpeercert(binary_form=True)))
-        usable = [name for name in offered if name in (_SCRAM, _SCRAM_PLUS)]
+        # With the digest of the certificate that the target showed, a relay between us and it would fail.
+        digest = server_end_point(tls.getpeercert(binary_form=True))
+        if digest is not None:
+            binding = ("tls-server-end-point", digest)
+            usable = [name for name in offered if name in (_SCRAM, _SCRAM_PLUS)]
     if not usable:
         raise TargetRefused("the target offers no SCRAM-SHA-256")
     try:
@@ -221,14 +223,6 @@ async def _authenticate_scram(
         client.set_server_final(body.decode("ascii", "strict"))
     except (scramp.ScramException, UnicodeDecodeError) as error:
         raise TargetRefused("SCRAM failed: the target could not prove that it knows the password") from error
-
-
-def _certificate_digest(certificate: bytes) -> bytes:
-
-    algorithm = x509.load_der_x509_certificate(certificate).signature_hash_algorithm
-    name = algorithm.name if algorithm is not None else "sha256"
-    # RFC 5929 section 4.1: MD5 and SHA-1 count as SHA-256.
-    return hashlib.new("sha256" if name in ("md5", "sha1") else name, certificate).digest()
 
 
 async def _until_ready(upstream: Upstream) -> None:

@@ -35,6 +35,7 @@ from proxyworker.contract import (
     FromWorker,
     Heartbeat,
     JournalOpened,
+    LoginVerifier,
     OpenSession,
     OperationIntent,
     OperationOutcome,
@@ -42,6 +43,7 @@ from proxyworker.contract import (
     RefusalCode,
     Refused,
     RequestUpload,
+    RequestVerifier,
     Secret,
     SessionClosed,
     SessionGrant,
@@ -197,6 +199,11 @@ class ControlPlane:
                 if frame.target == self.slow_target:
                     await self.answer_now.wait()
                 await socket.send(encode(grant_or_refuse(frame, target_port=self.target_port)))
+            case RequestVerifier(request_id=request_id, login=login):
+                is_busy = login == "busy"
+                refused = Refused(request_id, RefusalCode.BUSY, "too many logins")
+                verifier = LoginVerifier(request_id, Secret(f"verifier of {login}"))
+                await socket.send(encode(refused if is_busy else verifier))
             case AppendRecords():
                 if self.ignored_batches:
                     self.ignored_batches -= 1

@@ -30,6 +30,9 @@ class Link:
         self.asked.append(credential)
         return self._answer()
 
+    async def verifier_of(self, login: str, *, client_address: str) -> Secret:
+        raise AssertionError("nobody asked for one")
+
     def session_closed(self, session_id: str, reason: str) -> None:
         raise AssertionError("nothing was opened")
 

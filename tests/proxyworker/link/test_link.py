@@ -172,3 +172,17 @@ async def test_no_secret_is_logged(
     assert "link_up" in seen
     assert TOKEN not in seen
     assert "target-password" not in seen
+
+
+async def test_a_database_logins_verifier_is_asked_for(control_plane: ControlPlane, link: Link) -> None:
+    await control_plane.heard_of(Heartbeat)
+    verifier = await link.verifier_of("0123456789abcdef", client_address="10.0.0.1:5")
+    assert verifier.value == "verifier of 0123456789abcdef"
+    assert "0123456789abcdef" not in f"{verifier}{verifier!r}"
+    with pytest.raises(SessionRefused, match="too many logins"):
+        await link.verifier_of("busy", client_address="10.0.0.1:5")
+
+
+async def test_without_a_link_there_is_no_verifier(identity: Identity) -> None:
+    with pytest.raises(LinkUnavailable):
+        await Link("ws://127.0.0.1:1/", identity=identity, tls=None).verifier_of("x", client_address="10.0.0.1:5")

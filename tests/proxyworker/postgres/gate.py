@@ -6,6 +6,8 @@ The journal is real. The control plane is scripted: what it would answer is what
 from __future__ import annotations
 
 import asyncio
+import base64
+import hashlib
 import ssl
 import threading
 import time
@@ -18,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import trustme
 import uvloop
+from scramp import ScramMechanism
 
 from policies.engine import Effect, Policy, Principal, Rule
 from proxyworker.contract import (
@@ -83,6 +86,8 @@ class ScriptedControlPlane:
     limits: SessionLimits = field(default_factory=SessionLimits)
     rules: tuple[Rule, ...] = (Rule(name="all", effect=Effect.ALLOW, agents=("*",), targets=("*",)),)
     lifetime_seconds: float = 3600.0
+    #: Database logins by their ids, each with its password and salt; of any other the verifier is nobody's.
+    logins: dict[str, tuple[str, bytes]] = field(default_factory=dict)
     closed: list[tuple[str, str]] = field(default_factory=list)
     asked: list[dict[str, Any]] = field(default_factory=list)
 
@@ -90,7 +95,7 @@ class ScriptedControlPlane:
         self, *, protocol: str, target: str, credential: Secret, client_address: str, client_name: str, tls: TlsFacts
     ) -> SessionGrant:
         self.asked.append({"protocol": protocol, "target": target, "client_name": client_name, "tls": tls})
-        if credential.value != TOKEN:
+        if credential.value != TOKEN and not self._is_login(credential.value):
             raise SessionRefused(
                 Refused(0, RefusalCode.BAD_CREDENTIAL, "the token is not known or has expired", "Get a new token.")
             )
@@ -110,8 +115,33 @@ class ScriptedControlPlane:
             expires_at=time.time() + self.lifetime_seconds,
         )
 
+    async def verifier_of(self, login: str, *, client_address: str) -> Secret:
+        self.asked.append({"login": login, "client_host": client_address.rpartition(":")[0]})
+        return Secret(verifier_text(*self._login(login)))
+
+    def _login(self, login: str) -> tuple[str, bytes]:
+        return self.logins.get(login, ("nobody's", hashlib.sha256(login.encode()).digest()[:16]))
+
+    def _is_login(self, credential: str) -> bool:
+        """As the real one does: the key's digest is the stored key."""
+        kind, _, rest = credential.partition("_")
+        login, _, key = rest.partition("_")
+        if kind != "ngd" or login not in self.logins:
+            return False
+        stored = verifier_text(*self._login(login)).split("$")[2].partition(":")[0]
+        return hashlib.sha256(bytes.fromhex(key)).digest() == base64.b64decode(stored)
+
     def session_closed(self, session_id: str, reason: str) -> None:
         self.closed.append((session_id, reason))
+
+
+def verifier_text(password: str, salt: bytes) -> str:
+    """What PostgreSQL would keep of the password."""
+    _, stored, server, iterations = ScramMechanism("SCRAM-SHA-256").make_auth_info(
+        password, iteration_count=4096, salt=salt
+    )
+    texts = [base64.b64encode(part).decode() for part in (salt, stored, server)]
+    return f"SCRAM-SHA-256${iterations}:{texts[0]}${texts[1]}:{texts[2]}"
 
 
 class RunningGate:
@@ -123,7 +153,9 @@ class RunningGate:
         self.ca_file = folder / "gate-ca.pem"
         authority.cert_pem.write_to_path(str(self.ca_file))
         self._tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        authority.issue_cert("localhost", "127.0.0.1").configure_cert(self._tls)
+        certificate = authority.issue_cert("localhost", "127.0.0.1")
+        certificate.configure_cert(self._tls)
+        self.certificate = ssl.PEM_cert_to_DER_cert(certificate.cert_chain_pems[0].bytes().decode())
         self.folder = folder
         self.control = control
         self.port = 0
@@ -168,7 +200,9 @@ class RunningGate:
         live = LiveSessions(time.time)
         press = ContentPress()
         self.services = Services(link=self.control, journal=journal, live=live, press=press, clock=time.time)
-        listener = await serve(listen=("127.0.0.1", 0), tls=self._tls, services=self.services)
+        listener = await serve(
+            listen=("127.0.0.1", 0), tls=self._tls, certificate=self.certificate, services=self.services
+        )
         self.port = listener.address[1]
         self._started.set()
         await self._stop.wait()
