@@ -12,14 +12,14 @@ from django.db import transaction
 from django.utils import timezone
 from django_scopes import scope
 
-from accounts.actions import delete_membership, save_membership, save_user
+from accounts.actions import delete_membership, revoke_api_token, save_membership, save_user
 from accounts.errors import SignInRefused
 from accounts.federation.keys import make_saml_key
 from accounts.federation.metadata import read_oidc, read_saml
 from accounts.federation.models import FederatedIdentity, IdentityProvider, RoleMapping
 from accounts.federation.persons import Person, role_for
 from accounts.jwks import BadDocument, is_fetchable
-from accounts.models import Membership, User
+from accounts.models import ApiToken, Membership, User
 from accounts.signin.models import SignIn
 from controlplane.authority import Role
 from controlplane.keyring import seal
@@ -53,7 +53,8 @@ def save_provider(
     """Create or change a provider; with its OIDC client secret, and all of its role mappings, when they are given.
 
     False when nothing differed. A SAML provider gets our key at its creation. Another issuer means other subjects: whom
-    the old one vouched for is forgotten. Deactivated, its sign-ins end. Raises ValidationError, which names the field.
+    the old one vouched for is forgotten. Then, and when it is deactivated, its sign-ins end, and its people's REST
+    tokens. Raises ValidationError, which names the field.
     """
     _check(provider, secret=secret)
     with scope(tenant=provider.tenant_id):
@@ -81,16 +82,17 @@ def save_provider(
             row = RoleMapping(tenant_id=provider.tenant_id, provider=provider, group=spec.group, role=spec.role)
             row.full_clean()
             row.save()
+        if before is not None and (before.issuer != provider.issuer or not provider.is_active):
+            _end_access(provider, acting_user=acting_user)
         if before is not None and before.issuer != provider.issuer:
             FederatedIdentity.objects.filter(provider=provider).delete()
-        if before is not None and (before.issuer != provider.issuer or not provider.is_active):
-            SignIn.objects.filter(provider=provider, ended_at=None).update(ended_at=timezone.now())
     return changed
 
 
 def delete_provider(provider: IdentityProvider, *, acting_user: User | None) -> None:
-    """Sign nobody in by it any more; the roles that it gave go with it, and the sign-ins."""
+    """Sign nobody in by it any more; the roles that it gave go with it, its sign-ins, and its people's REST tokens."""
     with transaction.atomic(), scope(tenant=provider.tenant_id):
+        _end_access(provider, acting_user=acting_user)
         for membership in Membership.objects.filter(given_by=provider).select_related("user", "tenant"):
             delete_membership(membership, acting_user=acting_user)
         delete_recorded(provider, acting_user=acting_user, noun="identity_provider", fields=_FIELDS)
@@ -144,7 +146,7 @@ def _check(provider: IdentityProvider, *, secret: str | None) -> None:
         if "openid" not in provider.scopes.split():
             wrong["scopes"] = "Include openid."
         if not secret and not provider.sealed_secret:
-            wrong["secret"] = "Enter the client secret that the provider has given."  # noqa: S105  # asks for one
+            wrong["client_secret"] = "Enter the client secret that the provider has given."  # noqa: S105  # asks
     elif not provider.metadata and not provider.metadata_url:
         wrong["metadata_url"] = "Name the URL of the provider's metadata, or paste it."
     if not wrong and provider.metadata:
@@ -154,6 +156,14 @@ def _check(provider: IdentityProvider, *, secret: str | None) -> None:
             wrong["metadata"] = f"It can't be used: {error}."
     if wrong:
         raise ValidationError(wrong)
+
+
+def _end_access(provider: IdentityProvider, *, acting_user: User | None) -> None:
+    """End the sign-ins by it, and the tokens of whomever it has let in: it may be why they have them."""
+    SignIn.objects.filter(provider=provider, ended_at=None).update(ended_at=timezone.now())
+    people = FederatedIdentity.objects.filter(provider=provider).values("user")
+    for token in ApiToken.objects.filter(user__in=people, revoked_at=None, expires_at__gt=timezone.now()):
+        revoke_api_token(token, acting_user=acting_user)
 
 
 def _mappings(provider: IdentityProvider) -> list[RoleMapping]:

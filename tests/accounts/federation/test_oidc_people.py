@@ -15,6 +15,7 @@ from django.test import Client
 from django_scopes import scope, scopes_disabled
 
 from accounts import actions as accounts_actions
+from accounts.actions import issue_api_token
 from accounts.federation import actions
 from accounts.federation.actions import MappingSpec
 from accounts.federation.models import FederatedIdentity, IdentityProvider
@@ -349,14 +350,50 @@ def test_a_provider_vouches_for_its_domains_only(acme: Site, provider: Provider,
     assert sign_in(browser, provider, email="Ada@ACME.example").status_code == 302
 
 
-def test_a_provider_that_is_switched_off_ends_its_sign_ins(
-    acme: Site, idp: IdentityProvider, provider: Provider, browser: Client
-) -> None:
-    assert sign_in(browser, provider).status_code == 302
-    assert is_signed_in(browser)
+def switch_off(idp: IdentityProvider) -> None:
     idp.is_active = False
     actions.save_provider(idp, acting_user=None)
+
+
+def move(idp: IdentityProvider) -> None:
+    idp.issuer = "https://another.example"
+    actions.save_provider(idp, acting_user=None)
+
+
+def delete(idp: IdentityProvider) -> None:
+    actions.delete_provider(idp, acting_user=None)
+
+
+def token_of(user: User, site: Site) -> Client:
+    """REST by a new token of the person."""
+    made = issue_api_token(user, tenant=site.tenant, acting_user=user)[1]
+    return Client(headers={"Authorization": f"Bearer {made.text}"})
+
+
+@pytest.mark.parametrize("end", [switch_off, move, delete])
+def test_a_provider_that_is_no_more_takes_sign_ins_and_tokens_of_its_people_along(
+    acme: Site,
+    idp: IdentityProvider,
+    provider: Provider,
+    browser: Client,
+    end: Callable[[IdentityProvider], None],
+) -> None:
+    assert sign_in(browser, provider).status_code == 302
+    by_token = token_of(User.objects.get(email="ada@acme.example"), acme)
+    colleague = token_of(acme.people[Role.AUDITOR], acme)
+    assert is_signed_in(browser)
+    for rest in (by_token, colleague):
+        assert rest.get("/api/v1/agents/").status_code == 200
+    end(idp)
     assert not is_signed_in(browser)
+    assert by_token.get("/api/v1/agents/").status_code == 401
+    assert colleague.get("/api/v1/agents/").status_code == 200  # nobody of that provider
+    with scope(tenant=acme.tenant):
+        assert LedgerEntry.objects.filter(kind="api_token.revoked").count() == 1
+
+
+def test_by_a_provider_that_is_switched_off_nobody_signs_in(idp: IdentityProvider, browser: Client) -> None:
+    switch_off(idp)
     assert browser.get(START).status_code == 404
 
 

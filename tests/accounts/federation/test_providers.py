@@ -133,6 +133,20 @@ def test_rest_takes_the_secret_and_never_shows_it(acme: Site) -> None:
     assert shown.json()["enter_at_provider"] == {"Redirect URI": "http://testserver/sign-in/acme/idp/callback/"}
 
 
+def test_a_missing_secret_is_said_of_the_field_that_the_caller_knows(acme: Site) -> None:
+    client = signed_in(acme.people[Role.OWNER])
+    wanted = {"slug": "idp", "name": "IdP", "issuer": "https://idp.example", "client_id": "x"}
+    refused = client.post("/api/v1/identity-providers/", wanted, content_type="application/json")
+    assert (refused.status_code, refused.json()["errors"][0]["field"]) == (400, "client_secret")
+    form = {
+        **wanted, "tenant": str(acme.tenant.pk), "kind": "oidc", "preset": "other", "is_active": "on",
+        "scopes": "openid", "email_claim": "email", "groups_claim": "groups", "role_mappings-TOTAL_FORMS": "0",
+        "role_mappings-INITIAL_FORMS": "0",
+    }  # fmt: skip
+    page = client.post("/admin/accounts/identityprovider/add/", form)
+    assert list(page.context["adminform"].form.errors) == ["client_secret"]
+
+
 def test_the_admin_shows_what_to_paste_and_tests_and_saves(acme: Site, provider: Provider) -> None:
     row = make_provider(acme, issuer=provider.url)
     client = signed_in(acme.people[Role.OWNER])
