@@ -14,6 +14,13 @@ from django.db import models
 
 from accounts.tenancy import TenantOwned
 from policies.errors import ImmutableVersion
+from policies.notifying.models import (  # noqa: F401  # Django looks for models here
+    ChatIdentity,
+    ChatLinkCode,
+    DeliveryAttempt,
+    Notification,
+    NotificationChannel,
+)
 
 #: A policy's name is part of a version string ("support@3"), so it has no "@", "+" or "/".
 POLICY_NAME_PATTERN: Final = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z"
