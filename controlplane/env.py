@@ -34,6 +34,7 @@ KNOWN: Final = frozenset(
         "DATABASE_POOL_SIZE",
         "AGENT_TOKEN_MAX_SECONDS",
         "LOCAL_TOTP",
+        "SLACK_API_URL",
         "SMTP_URL",
         "EMAIL_FROM",
         "LINK_URL",
@@ -110,6 +111,7 @@ class Environment:
     local_totp: LocalTotp
     email_from: str
     smtp_url: str = field(repr=False)
+    slack_api_url: str
     database_url: str = field(repr=False)
     database_owner_url: str = field(repr=False)
     redis_url: str = field(repr=False)
@@ -252,6 +254,7 @@ def read_environment(environ: Mapping[str, str]) -> Environment:
         ),
         email_from=_email_from(reader),
         smtp_url=_smtp_url(reader, mode=mode),
+        slack_api_url=_slack_api_url(reader, mode=mode),
         database_url=database_url,
         database_owner_url=_database_owner_url(reader, mode=mode, database_url=database_url),
         redis_url=_redis_url(reader, mode=mode, default="redis://127.0.0.1/" if testing else None),
@@ -329,6 +332,16 @@ def _smtp_url(reader: Reader, *, mode: Mode) -> str:
         raise ConfigurationError(name, "would cross the network in the clear", "Use smtps://, which is TLS")
     if not reader.is_set("NARROWGATE_EMAIL_FROM"):
         raise ConfigurationError("NARROWGATE_EMAIL_FROM", "is not set", "Set the address that alerts come from")
+    return url
+
+
+def _slack_api_url(reader: Reader, *, mode: Mode) -> str:
+    """Slack's Web API; another one for GovSlack."""
+    name = "NARROWGATE_SLACK_API_URL"
+    schemes = frozenset({"https"} if mode is Mode.PRODUCTION else {"http", "https"})
+    url, parts = reader.url(name, schemes=schemes, default="https://slack.com/api/")
+    if not parts.hostname or not parts.path.endswith("/") or parts.query or parts.fragment:
+        raise ConfigurationError(name, "is no base URL", "Use https://slack-gov.com/api/, with the slash at its end")
     return url
 
 

@@ -156,6 +156,11 @@ CELERY_BEAT_SCHEDULE: dict[str, dict[str, Any]] = {
         "task": "accounts.tasks.forget_used_assertions",
         "schedule": timedelta(minutes=10),
     },
+    "policies-deliver-due": {"task": "policies.notifying.tasks.deliver_due", "schedule": timedelta(seconds=10)},
+    "policies-forget-link-codes": {
+        "task": "policies.notifying.tasks.forget_link_codes",
+        "schedule": timedelta(hours=1),
+    },
     "sessions-settle-unfinished": {"task": "sessions.tasks.settle_unfinished", "schedule": timedelta(minutes=1)},
     "sessions-forget-refusals": {"task": "sessions.tasks.forget_refusals", "schedule": timedelta(hours=1)},
 }
