@@ -13,7 +13,12 @@ from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Lower
 
-from accounts.federation.models import FederatedIdentity, IdentityProvider, RoleMapping  # noqa: F401  # Django looks here
+from accounts.federation.models import (  # noqa: F401  # Django looks for models in this module
+    MAX_METADATA_CHARACTERS,
+    FederatedIdentity,
+    IdentityProvider,
+    RoleMapping,
+)
 from accounts.matching import MAX_CONDITION_CHARACTERS, MAX_CONDITIONS, BadCondition, parse_condition
 from accounts.oauth.models import OAuthClient, SshAuthority, UsedAssertion  # noqa: F401  # Django looks for models here
 from accounts.scim.models import ScimGroup, ScimMember, ScimUser  # noqa: F401  # Django looks for models here
@@ -277,16 +282,38 @@ class SigningAlgorithm(models.TextChoices):
 DEFAULT_ALGORITHMS: Final = (SigningAlgorithm.RS256, SigningAlgorithm.ES256)
 
 
+class TrustKind(models.TextChoices):
+    """What a trusted provider's proofs are. JWTs are taken wherever an agent proves itself, others are exchanged."""
+
+    JWT = "jwt", "JWT (OpenID Connect)"
+    SAML = "saml", "SAML 2.0 assertion"
+    AWS = "aws", "AWS: signed GetCallerIdentity"
+
+
 class OidcTrust(TenantOwned):
-    """A provider whose JWTs, made for this audience, stand for agents of the tenant. `TrustRule` says which."""
+    """A provider whose proofs, made for this audience, stand for agents of the tenant. `TrustRule` says which."""
 
     name = models.CharField(max_length=100)
-    issuer = models.CharField(max_length=500, help_text="Exactly the token's `iss`.")
-    audience = models.CharField(max_length=500, help_text="One of the token's `aud`.")
+    kind = models.CharField(max_length=8, choices=TrustKind.choices, default=TrustKind.JWT)
+    issuer = models.CharField(
+        max_length=500,
+        help_text="Exactly the token's `iss`, the SAML entity ID, or for AWS https://sts.amazonaws.com.",
+    )
+    audience = models.CharField(
+        max_length=500,
+        help_text="One of the token's `aud` or of the assertion's audiences; for AWS the signed X-Narrowgate-Audience.",
+    )
     jwks_url = models.CharField(
         "JWKS URL", max_length=500, blank=True, help_text="Empty: by the issuer's discovery document."
     )
-    algorithms = ArrayField(models.CharField(max_length=8, choices=SigningAlgorithm.choices))
+    metadata_url = models.CharField("metadata URL", max_length=500, blank=True, help_text="SAML only.")
+    metadata = models.TextField(
+        "pasted metadata",
+        max_length=MAX_METADATA_CHARACTERS,
+        blank=True,
+        help_text="SAML only, where it can't be fetched.",
+    )
+    algorithms = ArrayField(models.CharField(max_length=8, choices=SigningAlgorithm.choices), help_text="Of JWTs.")
     clock_skew_seconds = models.PositiveSmallIntegerField(
         default=30, validators=[MaxValueValidator(MAX_CLOCK_SKEW_SECONDS)]
     )
@@ -307,7 +334,7 @@ class OidcTrust(TenantOwned):
 
     class Meta:
         ordering = ("name",)
-        verbose_name = "OIDC trust"
+        verbose_name = "trust"
         constraints = (
             models.UniqueConstraint(fields=("tenant", "name"), name="oidc_trust_name_once_per_tenant"),
             models.UniqueConstraint(fields=("tenant", "issuer", "audience"), name="oidc_trust_once_per_tenant"),
