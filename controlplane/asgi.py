@@ -12,7 +12,8 @@ from django.core.asgi import get_asgi_application
 django_application = get_asgi_application()
 
 from controlplane.database.roles import refuse_owner  # noqa: E402  # settings can be read only now
+from controlplane.origin import Linked  # noqa: E402
 from sessions.routing import websocket_urlpatterns  # noqa: E402  # models can be imported only now
 
 refuse_owner()
-application = ProtocolTypeRouter({"http": django_application, "websocket": URLRouter(websocket_urlpatterns)})
+application = ProtocolTypeRouter({"http": django_application, "websocket": Linked(URLRouter(websocket_urlpatterns))})

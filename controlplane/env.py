@@ -35,6 +35,7 @@ KNOWN: Final = frozenset(
         "AGENT_TOKEN_MAX_SECONDS",
         "LOCAL_TOTP",
         "SLACK_API_URL",
+        "TRUSTED_PROXIES",
         "SMTP_URL",
         "EMAIL_FROM",
         "LINK_URL",
@@ -109,6 +110,7 @@ class Environment:
     database_pool_size: int
     agent_token_max_seconds: int
     local_totp: LocalTotp
+    trusted_proxies: int
     email_from: str
     smtp_url: str = field(repr=False)
     slack_api_url: str
@@ -252,6 +254,7 @@ def read_environment(environ: Mapping[str, str]) -> Environment:
             LocalTotp,
             default=LocalTotp.REQUIRED if mode is Mode.PRODUCTION else LocalTotp.ENROLLED,
         ),
+        trusted_proxies=reader.integer("NARROWGATE_TRUSTED_PROXIES", default=0, least=0, most=8),
         email_from=_email_from(reader),
         smtp_url=_smtp_url(reader, mode=mode),
         slack_api_url=_slack_api_url(reader, mode=mode),

@@ -60,6 +60,7 @@ INSTALLED_APPS = [
 ]
 
 MIDDLEWARE = [
+    "controlplane.origin.origin_middleware",
     "django.middleware.security.SecurityMiddleware",
     "csp.middleware.CSPMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
@@ -209,8 +210,9 @@ AXES_RESET_ON_SUCCESS = True
 AXES_USERNAME_FORM_FIELD = "username"
 AXES_ENABLE_ADMIN = False
 AXES_VERBOSE = False
-#: What a proxy says of the client isn't believed: whoever attacks could say it too.
+#: `controlplane.origin` has put the client's address there, and knows which proxies to believe.
 AXES_IPWARE_META_PRECEDENCE_ORDER = ("REMOTE_ADDR",)
+IPWARE_META_PRECEDENCE_ORDER = ("REMOTE_ADDR",)
 
 #: mozilla-django-oidc's own; what differs by provider is in accounts.federation.oidc.
 OIDC_MAX_STATES = 10
@@ -298,6 +300,7 @@ REST_FRAMEWORK = {
         "rest_framework.throttling.UserRateThrottle",
         "rest_framework.throttling.AnonRateThrottle",
     ],
+    "NUM_PROXIES": 0,  # as above: REMOTE_ADDR is the client
     "DEFAULT_THROTTLE_RATES": {"user": "3000/min", "anon": "120/min"},
     "EXCEPTION_HANDLER": "controlplane.problems.problem_response",
     "TEST_REQUEST_DEFAULT_FORMAT": "json",

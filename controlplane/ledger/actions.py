@@ -17,11 +17,14 @@ from django_scopes import scope
 
 from controlplane.ledger.errors import SecretInLedger
 from controlplane.ledger.models import LedgerEntry, LedgerHead
+from controlplane.origin import current_origin
 
 #: The first entry's predecessor.
 GENESIS: Final = bytes(32)
 #: Version of the form that is digested.
-DIGEST_CONTEXT: Final = b"narrowgate ledger v1\x00"
+DIGEST_CONTEXT: Final = b"narrowgate ledger v2\x00"
+#: That of entries from before they said where from; only those have no channel.
+FIRST_DIGEST_CONTEXT: Final = b"narrowgate ledger v1\x00"
 #: Names of fields that hold secrets; such a field may say only whether it is set or that it changed.
 SECRET_FIELDS: Final = frozenset({"password", "secret", "token", "digest", "private_key", "sealed_secret"})
 SYSTEM: Final = "system"
@@ -60,6 +63,7 @@ def _append(
     after: Any,
 ) -> LedgerEntry:
     head = _locked_head(tenant)
+    origin = current_origin()
     entry = LedgerEntry(
         tenant_id=tenant.pk,
         seq=head.seq + 1,
@@ -68,6 +72,8 @@ def _append(
         actor=str(acting_user) if acting_user else SYSTEM,
         actor_user_id=acting_user.pk if acting_user else None,
         subject=subject[:254],
+        channel=origin.channel.value,
+        address=origin.address,
         before=before,
         after=after,
     )
@@ -80,7 +86,7 @@ def _append(
 
 def digest_of(entry: LedgerEntry, *, previous: bytes) -> bytes:
     """SHA-256 over the digest before it and the entry as canonical JSON (sorted keys, no blanks, UTF-8)."""
-    fields = {
+    fields: dict[str, Any] = {
         "tenant": str(entry.tenant_id),
         "seq": entry.seq,
         "at": _microseconds(entry.at),
@@ -91,8 +97,12 @@ def digest_of(entry: LedgerEntry, *, previous: bytes) -> bytes:
         "before": entry.before,
         "after": entry.after,
     }
+    context = FIRST_DIGEST_CONTEXT
+    if entry.channel:
+        context = DIGEST_CONTEXT
+        fields |= {"channel": entry.channel, "address": entry.address}
     canonical = json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    return hashlib.sha256(DIGEST_CONTEXT + previous + canonical.encode()).digest()
+    return hashlib.sha256(context + previous + canonical.encode()).digest()
 
 
 def first_break(tenant_id: UUID) -> int | None:

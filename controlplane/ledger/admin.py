@@ -26,16 +26,16 @@ VERB_LABELS = {
 class LedgerEntryAdmin(ReadOnlyTenantAdmin):
     """Who changed what, and when."""
 
-    list_display = ("seq", "at", "kind_label", "subject", "actor", "tenant")
+    list_display = ("seq", "at", "kind_label", "subject", "actor", "channel", "address", "tenant")
     list_display_links = ("seq", "at")
-    list_filter = (("at", RangeDateTimeFilter), "kind", ("tenant", AutocompleteSelectFilter))
+    list_filter = (("at", RangeDateTimeFilter), "kind", "channel", ("tenant", AutocompleteSelectFilter))
     list_filter_submit = True
     list_select_related = ("tenant",)
-    search_fields = ("subject", "actor", "kind")
+    search_fields = ("subject", "actor", "kind", "address")
     ordering = ("-at",)
     readonly_fields = ("before_text", "after_text", "digest_hex")
     fieldsets = (
-        (None, {"fields": (("tenant", "seq"), ("at", "kind"), ("actor", "subject"))}),
+        (None, {"fields": (("tenant", "seq"), ("at", "kind"), ("actor", "subject"), ("channel", "address"))}),
         ("Change", {"fields": ("before_text", "after_text")}),
         ("Proof", {"fields": ("digest_hex",)}),
     )

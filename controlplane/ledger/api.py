@@ -18,7 +18,9 @@ class LedgerEntrySerializer(serializers.ModelSerializer[LedgerEntry]):
 
     class Meta:
         model = LedgerEntry
-        fields: ClassVar[list[str]] = ["tenant", "seq", "at", "kind", "actor", "subject", "before", "after", "digest"]
+        fields: ClassVar[list[str]] = [
+            "tenant", "seq", "at", "kind", "actor", "subject", "channel", "address", "before", "after", "digest",
+        ]  # fmt: skip
         read_only_fields = fields
 
     def get_digest(self, entry: LedgerEntry) -> str:
@@ -35,6 +37,8 @@ class LedgerEntryViewSet(ReadOnlyTenantViewSet):
         "kind": ["exact", "startswith"],
         "actor": ["exact"],
         "subject": ["exact"],
+        "channel": ["exact"],
+        "address": ["exact"],
         "seq": ["gte", "lte"],
         "at": ["gte", "lte"],
         "tenant__slug": ["exact"],

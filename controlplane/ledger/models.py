@@ -35,7 +35,7 @@ class LedgerEntryQuerySet(models.QuerySet["LedgerEntry"]):
 
 
 class LedgerEntry(models.Model):
-    """One change: who did what to which object, and what it was before and after, without secrets.
+    """One change: who did what to which object, from where, and what it was before and after, without secrets.
 
     `digest` = SHA-256 of the entry's canonical form and the digest before it (`actions.digest_of`).
     """
@@ -49,6 +49,8 @@ class LedgerEntry(models.Model):
         settings.AUTH_USER_MODEL, on_delete=models.DO_NOTHING, null=True, related_name="+", db_constraint=False
     )
     subject = models.CharField(max_length=254, help_text="The object, such as agent:reporter.")
+    channel = models.CharField(max_length=16, blank=True, help_text="The way in; empty in entries of early versions.")
+    address = models.CharField(max_length=45, blank=True, help_text="The client's address, where there is one.")
     before = models.JSONField(null=True)
     after = models.JSONField(null=True)
     digest = models.BinaryField(max_length=32)

@@ -48,4 +48,7 @@ def main(manifest: str) -> None:
 if __name__ == "__main__":
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "controlplane.settings")
     django.setup()
-    main(sys.argv[1])
+    from controlplane.origin import Channel, Origin, originating
+
+    with originating(Origin(Channel.CLI)):
+        main(sys.argv[1])

@@ -73,6 +73,8 @@ def test_a_test_run_needs_nothing_and_has_a_key_of_its_own() -> None:
         ("NARROWGATE_PUBLIC_URL", "https://gate.example.com/app", "scheme, host and port"),
         ("NARROWGATE_PUBLIC_URL", "https://gate.example.com:port", "no URL"),
         ("NARROWGATE_DATABASE_POOL_SIZE", "0", "1 to 200"),
+        ("NARROWGATE_TRUSTED_PROXIES", "-1", "0 to 8"),
+        ("NARROWGATE_TRUSTED_PROXIES", "10.0.0.1", "0 to 8"),
         ("NARROWGATE_SECRET_KEY_FILE", "/nowhere/key", "can't be read"),
         ("DATABASE_URL", "mysql://db/gate", "postgres"),
         ("DATABASE_URL", "postgres://db.internal/", "names no database"),
