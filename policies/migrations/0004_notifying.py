@@ -61,6 +61,7 @@ class Migration(migrations.Migration):
                 ('key', models.CharField(max_length=200)),
                 ('subject_id', models.UUIDField(null=True)),
                 ('payload', models.JSONField()),
+                ('recipients', models.JSONField(default=list, help_text='Who can decide, for a channel that names nobody.')),
                 ('state', models.CharField(choices=[('waiting', 'waiting'), ('sent', 'sent'), ('given_up', 'given up')], default='waiting', max_length=8)),
                 ('attempts', models.PositiveSmallIntegerField(default=0)),
                 ('due_at', models.DateTimeField(null=True)),

@@ -121,36 +121,38 @@ def announce(
     text: str = "",
     subject_id: UUID | None = None,
     is_open: bool = False,
+    recipients: Sequence[str] = (),
 ) -> int:
     """Tell every active channel of the tenant that wants this event, once for each `key`. Returns to how many.
 
     Call it in the transaction of what happened; it is sent when that is kept. `subject_id` is what the event is about:
-    a message about the same subject is changed where the channel can. `text` is the statement.
+    a message about the same subject is changed where the channel can. `text` is the statement; `recipients` are the
+    addresses of those who can decide, written to by channels that name nobody (empty: all whose role may approve).
     """
-    made: list[Notification] = []
+    payload = {
+        "event": event.value,
+        "tenant": tenant.slug,
+        "title": title,
+        "url": url,
+        "facts": [list(fact) for fact in facts],
+        "request": str(subject_id or ""),
+        "is_open": is_open,
+    }
     with transaction.atomic(), scope(tenant=tenant.pk):
         channels = NotificationChannel.objects.filter(is_active=True)
-        for channel in channels.filter(models.Q(events=[]) | models.Q(events__contains=[event.value])):
-            made.append(
-                Notification(
-                    tenant=tenant,
-                    channel=channel,
-                    event=event,
-                    key=key,
-                    subject_id=subject_id,
-                    due_at=timezone.now(),
-                    payload={
-                        "event": event.value,
-                        "tenant": tenant.slug,
-                        "title": title,
-                        "url": url,
-                        "facts": [list(fact) for fact in facts],
-                        "text": text if channel.shows_text else "",
-                        "request": str(subject_id or ""),
-                        "is_open": is_open,
-                    },
-                )
+        made = [
+            Notification(
+                tenant=tenant,
+                channel=channel,
+                event=event,
+                key=key,
+                subject_id=subject_id,
+                due_at=timezone.now(),
+                payload={**payload, "text": text if channel.shows_text else ""},
+                recipients=list(recipients[:MAX_RECIPIENTS]),
             )
+            for channel in channels.filter(models.Q(events=[]) | models.Q(events__contains=[event.value]))
+        ]
         Notification.objects.bulk_create(made, ignore_conflicts=True)
         if made:
             from policies.notifying.tasks import deliver_due
@@ -220,7 +222,7 @@ def _outgoing(notification: Notification, *, now: datetime) -> Outgoing:
     return Outgoing(
         id=str(notification.pk),
         address=channel.address,
-        recipients=_recipients(channel) if channel.kind == ChannelKind.EMAIL else (),
+        recipients=_recipients(notification) if channel.kind == ChannelKind.EMAIL else (),
         payload=notification.payload,
         secrets=_secrets_of(channel) if channel.sealed_secrets else {},
         changes=changes,
@@ -228,7 +230,10 @@ def _outgoing(notification: Notification, *, now: datetime) -> Outgoing:
     )
 
 
-def _recipients(channel: NotificationChannel) -> tuple[str, ...]:
+def _recipients(notification: Notification) -> tuple[str, ...]:
+    channel = notification.channel
+    if notification.recipients and not channel.address:
+        return tuple(notification.recipients)
     if channel.address:
         return tuple(_addresses(channel.address))
     approving = Membership.objects.filter(tenant=channel.tenant, role__in=APPROVING_ROLES, user__is_active=True)

@@ -17,7 +17,7 @@ from uuid import UUID
 
 from accounts.models import User
 from controlplane.errors import Refusal
-from policies.approvals.actions import vote
+from policies.approvals import actions as approvals
 from policies.approvals.models import ApprovalRequest
 from policies.notifying.actions import link_chat_account, who_is
 from policies.notifying.models import NotificationChannel
@@ -70,14 +70,13 @@ def run_command(speaker: Speaker, text: str, *, now: datetime) -> str:
         return f"Not done: {refusal.problem}. {refusal.fix}"
 
 
-def vote_by_chat(speaker: Speaker, user: User, *, request_id: str, approves: bool, comment: str, now: datetime) -> str:
+def vote_by_chat(speaker: Speaker, user: User, *, request_id: str, approves: bool, comment: str) -> str:
     """A vote on a request of the channel's tenant. Raises `Refusal`."""
     request = ApprovalRequest.objects.filter(pk=_uuid(request_id), tenant=speaker.channel.tenant).first()
     if request is None:
         raise Refusal(problem="there is no such request", fix="Copy its number from the message.", field="request")
-    vote(
-        request, voter=user, approves=approves, comment=comment, via=str(speaker.channel.kind), now=now
-    )
+    decide = approvals.approve if approves else approvals.reject
+    decide(request, acting_user=user, comment=comment, via=speaker.channel.kind)
     return f"Your {'approval' if approves else 'rejection'} of request {request.pk} is on record."
 
 
@@ -88,12 +87,10 @@ def _uuid(text: str) -> UUID:
         raise Refusal(problem="that is no request's number", fix="Copy it from the message.", field="request") from None
 
 
-def _vote(approves: bool) -> Command:
-    def command(speaker: Speaker, user: User, rest: str, now: datetime) -> str:
+def _vote(*, approves: bool) -> Command:
+    def command(speaker: Speaker, user: User, rest: str, now: datetime) -> str:  # noqa: ARG001  # a Command's
         request_id, _, comment = rest.partition(" ")
-        return vote_by_chat(
-            speaker, user, request_id=request_id, approves=approves, comment=comment.strip(), now=now
-        )
+        return vote_by_chat(speaker, user, request_id=request_id, approves=approves, comment=comment.strip())
 
     return command
 

@@ -83,7 +83,10 @@ def teams_message(payload: Mapping[str, Any]) -> dict[str, Any]:
     """What a workflow "When a Teams webhook request is received" takes: a message with an Adaptive Card."""
     body: list[dict[str, Any]] = [
         {"type": "TextBlock", "text": _teams(payload["title"]), "weight": "Bolder", "size": "Medium", "wrap": True},
-        {"type": "FactSet", "facts": [{"title": _teams(name), "value": _teams(text)} for name, text in payload["facts"]]},
+        {
+            "type": "FactSet",
+            "facts": [{"title": _teams(name), "value": _teams(text)} for name, text in payload["facts"]],
+        },
     ]
     if payload["text"]:
         text = _cut(payload["text"], TEAMS_TEXT_CHARACTERS)

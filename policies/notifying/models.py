@@ -97,6 +97,7 @@ class Notification(TenantOwned):
     key = models.CharField(max_length=200)
     subject_id = models.UUIDField(null=True)
     payload = models.JSONField()
+    recipients = models.JSONField(default=list, help_text="Who can decide, for a channel that names nobody.")
     state = models.CharField(max_length=8, choices=NotificationState.choices, default=NotificationState.WAITING)
     attempts = models.PositiveSmallIntegerField(default=0)
     due_at = models.DateTimeField(null=True)

@@ -16,7 +16,7 @@ from slack_sdk.errors import SlackApiError, SlackClientError
 
 from policies.notifying import messages, signatures
 from policies.notifying.errors import DeliveryFailed
-from policies.notifying.models import MAX_ANSWER_CHARACTERS, ChannelKind, Notification
+from policies.notifying.models import MAX_ANSWER_CHARACTERS, ChannelKind
 
 #: A peer that takes longer is tried again later; a worker of the queue waits meanwhile.
 SEND_SECONDS: Final = 10

@@ -1,8 +1,8 @@
 """Signatures of callbacks, and ours. Pure: what is signed, with which key, at what time.
 
-    Slack      docs.slack.dev, "Verifying requests from Slack": X-Slack-Signature, X-Slack-Request-Timestamp
-    Teams      learn.microsoft.com, "Create outgoing webhooks": Authorization: HMAC <base64 of HMAC-SHA256>
-    ours       the Standard Webhooks specification: webhook-id, webhook-timestamp, webhook-signature
+Slack      docs.slack.dev, "Verifying requests from Slack": X-Slack-Signature, X-Slack-Request-Timestamp
+Teams      learn.microsoft.com, "Create outgoing webhooks": Authorization: HMAC <base64 of HMAC-SHA256>
+ours       the Standard Webhooks specification: webhook-id, webhook-timestamp, webhook-signature
 """
 
 from __future__ import annotations
@@ -35,7 +35,9 @@ class _FixedClock(Clock):
 def check_slack(body: bytes, *, signature: str, timestamp: str, signing_secret: str, now: float) -> None:
     """Raises `BadCallback`."""
     verifier = SignatureVerifier(signing_secret, clock=_FixedClock(now))
-    if not (timestamp.isascii() and timestamp.isdigit() and len(timestamp) <= MAX_TIMESTAMP_DIGITS and signature.isascii()):
+    if not (
+        timestamp.isascii() and timestamp.isdigit() and len(timestamp) <= MAX_TIMESTAMP_DIGITS and signature.isascii()
+    ):
         raise BadCallback("no signature of Slack's form")
     try:
         is_genuine = verifier.is_valid(body=body, timestamp=timestamp, signature=signature)

@@ -10,7 +10,7 @@ from django.utils import timezone
 from policies.notifying import actions
 
 
-@shared_task(name="policies.notifying.tasks.deliver_due")  # type: ignore[untyped-decorator]
+@shared_task(name="policies.notifying.tasks.deliver_due")
 def deliver_due() -> int:
     """Take what is due and have each sent by a task of its own: a slow peer holds up nobody else."""
     ids = actions.take_due(now=timezone.now())
@@ -19,13 +19,13 @@ def deliver_due() -> int:
     return len(ids)
 
 
-@shared_task(name="policies.notifying.tasks.deliver")  # type: ignore[untyped-decorator]
+@shared_task(name="policies.notifying.tasks.deliver")
 def deliver(notification_id: str) -> bool:
     """Send one that was taken."""
     return actions.deliver(UUID(notification_id), now=timezone.now())
 
 
-@shared_task(name="policies.notifying.tasks.forget_link_codes")  # type: ignore[untyped-decorator]
+@shared_task(name="policies.notifying.tasks.forget_link_codes")
 def forget_link_codes() -> int:
     """Delete codes that nobody used."""
     return actions.forget_old(now=timezone.now())

@@ -67,7 +67,13 @@ def _callback(kind: ChannelKind) -> Callable[[Callable[..., HttpResponse]], Call
             except BadCallback as error:
                 log.warning("callback_refused", channel=str(channel_id), problem=str(error))
                 return HttpResponse(status=401)
-            except (RequestDataTooBig, ValueError, LookupError, TypeError, AttributeError):  # signed, but not of the form
+            except (
+                RequestDataTooBig,
+                ValueError,
+                LookupError,
+                TypeError,
+                AttributeError,
+            ):  # signed, but not of the form
                 return HttpResponse(status=400)
             except (RedisError, KeyringError) as error:
                 log.warning("callback_not_checked", channel=str(channel_id), error=type(error).__name__)
@@ -100,7 +106,7 @@ def slack(request: HttpRequest, channel: NotificationChannel, body: bytes, now: 
     if payload.get("type") == "block_actions":
         return _slack_button(channel, speaker, payload)
     if payload.get("type") == "view_submission":
-        return _slack_vote(speaker, payload["view"], now=now)
+        return _slack_vote(speaker, payload["view"])
     return HttpResponse(status=200)
 
 
@@ -140,7 +146,7 @@ def _slack_button(channel: NotificationChannel, speaker: Speaker, payload: dict[
     return HttpResponse(status=200)
 
 
-def _slack_vote(speaker: Speaker, view: dict[str, Any], *, now: datetime) -> HttpResponse:
+def _slack_vote(speaker: Speaker, view: dict[str, Any]) -> HttpResponse:
     if view.get("callback_id") != "vote":
         return HttpResponse(status=200)
     wanted = json.loads(view["private_metadata"])
@@ -154,7 +160,6 @@ def _slack_vote(speaker: Speaker, view: dict[str, Any], *, now: datetime) -> Htt
             request_id=str(wanted["request"]),
             approves=wanted["choice"] == messages.APPROVE,
             comment=comment,
-            now=now,
         )
     except Refusal as refusal:
         problem = f"{refusal.problem}. {refusal.fix}"
