@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Final
 from uuid import UUID
 
 import msgspec
+from django.db.models import Q, QuerySet
 
+from accounts.models import Membership, User
+from controlplane.authority import ROLE_POWERS, Power
 from policies import engine
-from policies.models import Policy
+from policies.documents import PolicyDocument, parse_document
+from policies.models import OPEN_STATES, Policy, PolicyDraft
 from targets.models import Target
 
 #: Longer version strings are replaced by a digest: they stand in every decision.
@@ -18,19 +24,26 @@ MAX_VERSION_CHARACTERS: Final = 120
 NO_POLICY: Final = "none"
 
 
-def effective_policy(tenant_id: UUID) -> engine.Policy:
+def effective_policy(
+    tenant_id: UUID, *, instead: Mapping[UUID, PolicyDocument] = MappingProxyType({})
+) -> engine.Policy:
     """All rules of the tenant's active policies, as they are published now. Rules are named "policy/rule".
 
-    The version names what it is made of ("agents@3+support@1"), or is a digest of that when it is long.
+    The version names what it is made of ("agents@3+support@1"), or is a digest of that when it is long. `instead`:
+    what policies, by id, shall say for once, such as a draft; they count as active then, and their version is "draft".
     """
     names: list[str] = []
     rules: list[engine.Rule] = []
-    active = Policy.objects.filter(tenant_id=tenant_id, is_active=True)
-    for policy in active.select_related("current").order_by("name"):
-        if policy.current is None:
+    meant = Policy.objects.filter(Q(is_active=True) | Q(pk__in=list(instead)), tenant=tenant_id)
+    for policy in meant.select_related("current").order_by("name"):
+        if policy.pk in instead:
+            document, number = instead[policy.pk], "draft"
+        elif policy.current is not None:
+            document, number = policy.current.document, str(policy.current.number)
+        else:
             continue
-        names.append(f"{policy.name}@{policy.current.number}")
-        parsed = engine.parse_policy(names[-1], policy.current.rules)
+        names.append(f"{policy.name}@{number}")
+        parsed = parse_document(document, version=names[-1])
         rules += (msgspec.structs.replace(rule, name=f"{policy.name}/{rule.name}") for rule in parsed.rules)
     return engine.Policy(version=_version("+".join(names)), rules=tuple(rules))
 
@@ -40,6 +53,33 @@ def describe_target(target: Target) -> engine.Target:
     return engine.Target(
         name=target.name, protocol=target.protocol, environment=target.environment, labels=dict(target.labels)
     )
+
+
+def open_drafts(policy: Policy) -> QuerySet[PolicyDraft]:
+    """The policy's drafts that may still become versions, newest first."""
+    drafts: QuerySet[PolicyDraft] = policy.drafts.filter(state__in=OPEN_STATES).select_related("author", "base")
+    return drafts.order_by("-updated_at")
+
+
+def own_draft(policy: Policy, person: User) -> PolicyDraft | None:
+    """The open draft that the person works on."""
+    return open_drafts(policy).filter(author=person).first()
+
+
+def why_not_review(draft: PolicyDraft, person: User) -> str:
+    """Why the person may not review it; empty when they may."""
+    if draft.author_id == person.pk:
+        return "nobody reviews their own draft"
+    if not holds_power(person, Power.APPROVE, tenant_id=draft.tenant_id):
+        return f"{person} has no role that approves in this tenant"
+    return ""
+
+
+def holds_power(person: User, power: Power, *, tenant_id: UUID) -> bool:
+    """Whether the person is active and their role in the tenant has the power, as of now."""
+    roles = [role for role, powers in ROLE_POWERS.items() if power in powers]
+    held = Membership.objects.filter(user=person, user__is_active=True, tenant=tenant_id, role__in=roles)
+    return bool(held.exists())
 
 
 def _version(names: str) -> str:

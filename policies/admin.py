@@ -18,7 +18,7 @@ from accounts.models import User
 from controlplane.admin import ReadOnlyTenantAdmin, TenantModelAdmin
 from controlplane.authority import Power, authority_of
 from policies import actions
-from policies.documents import EXAMPLE, read_rules, write_rules
+from policies.documents import EXAMPLE, PolicyDocument, read_document, write_document
 from policies.engine import PolicyError
 from policies.models import Policy, PolicyVersion
 
@@ -50,12 +50,12 @@ class PolicyForm(forms.ModelForm):  # type: ignore[type-arg]  # not subscriptabl
         super().__init__(*args, **kwargs)
         current = self.instance.current
         if "rules" in self.fields:
-            self.fields["rules"].initial = EXAMPLE if current is None else write_rules(current.rules)
+            self.fields["rules"].initial = EXAMPLE if current is None else write_document(current.document)
 
     def clean_rules(self) -> Any:
         """As data. The error names the line, or the field of the rule."""
         try:
-            return read_rules(self.cleaned_data["rules"])
+            return read_document(self.cleaned_data["rules"])
         except PolicyError as error:
             raise forms.ValidationError(str(error)) from error
 
@@ -119,9 +119,15 @@ class PolicyAdmin(TenantModelAdmin):
         del change
         user = cast("User", request.user)
         actions.save_policy(obj, acting_user=user)
-        rules = form.cleaned_data["rules"]
-        if obj.current is None or obj.current.rules != rules:
-            actions.publish_version(obj, rules=rules, message=form.cleaned_data["message"], acting_user=user)
+        document = form.cleaned_data["rules"]
+        if obj.current is None or obj.current.document != document:
+            actions.publish_version(
+                obj,
+                scope=document.scope,
+                rules=document.rules,
+                message=form.cleaned_data["message"],
+                acting_user=user,
+            )
 
     @display(description="state", ordering="is_active", label={"active": "success", "inactive": "danger"})
     def state(self, policy: Policy) -> str:
@@ -146,7 +152,7 @@ class PolicyAdmin(TenantModelAdmin):
     @display(description="rules")
     def rules_text(self, policy: Policy) -> SafeString | str:
         """The current ones."""
-        return _as_text(policy.current.rules) if policy.current else "none published"
+        return _as_text(policy.current.document) if policy.current else "none published"
 
 
 @admin.register(PolicyVersion)
@@ -171,8 +177,8 @@ class PolicyVersionAdmin(ReadOnlyTenantAdmin):
     @display(description="rules")
     def rules_text(self, version: PolicyVersion) -> SafeString:
         """As YAML."""
-        return _as_text(version.rules)
+        return _as_text(version.document)
 
 
-def _as_text(rules: Any) -> SafeString:
-    return format_html('<pre class="font-mono text-sm whitespace-pre-wrap">{}</pre>', write_rules(rules))
+def _as_text(document: PolicyDocument) -> SafeString:
+    return format_html('<pre class="font-mono text-sm whitespace-pre-wrap">{}</pre>', write_document(document))

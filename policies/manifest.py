@@ -1,10 +1,13 @@
-"""The kind of document for `manage.py apply`: Policy. It publishes a version when its rules are new.
+"""The kind of document for `manage.py apply`: Policy. It publishes a version when its scope or rules are new.
 
 kind: Policy
 tenant: acme
 name: support
+scope: {environments: [production]}
 rules:
   - {name: read, effect: allow, agents: [reporter], targets: [shop]}
+
+Where the tenant wants policies reviewed, it proposes a draft instead, unless `publish_unreviewed_because` says why not.
 """
 
 from __future__ import annotations
@@ -12,13 +15,11 @@ from __future__ import annotations
 from functools import partial
 from typing import Any, Final
 
-import msgspec
-
 from controlplane.apply.kinds import Applying, Change, DocumentError, Kind, TenantDocument, bring_about
 from policies import actions
-from policies.engine import Policy as EnginePolicy
-from policies.engine import PolicyError, parse_policy
-from policies.models import Policy
+from policies.documents import PolicyDocument, check_document
+from policies.engine import PolicyError
+from policies.models import DraftState, Policy, PolicyDraft
 
 
 class PolicyFields(TenantDocument, frozen=True, kw_only=True):
@@ -28,6 +29,8 @@ class PolicyFields(TenantDocument, frozen=True, kw_only=True):
     description: str = ""
     is_active: bool = True
     message: str = ""
+    publish_unreviewed_because: str = ""
+    scope: dict[str, Any] = {}
     rules: list[dict[str, Any]]
 
 
@@ -41,20 +44,22 @@ class PolicyKind:
     def apply(self, wanted: PolicyFields, *, applying: Applying) -> Change | None:
         """By name within the tenant."""
         policy = Policy.objects.select_related("current").filter(name=wanted.name).first()
-        rules_before = None if policy is None or policy.current is None else _told(_parse(policy.current.rules))
-        rules_after = _told(_parse(wanted.rules))
-        saved: list[Policy] = [] if policy is None else [policy]
+        before = None if policy is None or policy.current is None else policy.current.document
+        try:
+            after = check_document({"scope": wanted.scope, "rules": wanted.rules})
+            saved: list[Policy] = [] if policy is None else [policy]
 
-        def new() -> Policy:
-            saved.append(Policy(tenant=applying.tenant))
-            return saved[0]
+            def new() -> Policy:
+                saved.append(Policy(tenant=applying.tenant))
+                return saved[0]
 
-        values = {"name": wanted.name, "description": wanted.description, "is_active": wanted.is_active}
-        change = bring_about(policy, new, values=values, save=partial(actions.save_policy, acting_user=None))
-        if rules_before == rules_after:
+            values = {"name": wanted.name, "description": wanted.description, "is_active": wanted.is_active}
+            change = bring_about(policy, new, values=values, save=partial(actions.save_policy, acting_user=None))
+            told = {} if before == after else _bring_about_rules(saved[0], wanted, before=before, after=after)
+        except PolicyError as error:
+            raise DocumentError(error.field, error.problem, error.fix) from error
+        if not told:
             return change
-        actions.publish_version(saved[0], rules=wanted.rules, message=wanted.message, acting_user=None)
-        told = {"rules": (rules_before, rules_after)}
         fields = {**change.fields, **told} if change else told
         return Change(verb="create" if policy is None else "change", name=wanted.name, fields=fields)
 
@@ -62,14 +67,30 @@ class PolicyKind:
 KINDS: Final[tuple[Kind, ...]] = (PolicyKind(),)
 
 
-def _parse(rules: Any) -> EnginePolicy:
-    try:
-        return parse_policy("", rules)
-    except PolicyError as error:
-        raise DocumentError(error.field, error.problem, error.fix) from error
-
-
-def _told(policy: EnginePolicy) -> list[Any]:
-    """The rules in one form, whatever was left out of the document."""
-    rules: list[Any] = msgspec.to_builtins(policy.rules)
-    return rules
+def _bring_about_rules(
+    policy: Policy, wanted: PolicyFields, *, before: PolicyDocument | None, after: PolicyDocument
+) -> dict[str, tuple[Any, Any]]:
+    """Publish, or propose, and tell which. Nothing is told when just that is proposed already."""
+    told = {
+        name: (getattr(before, name, None), getattr(after, name))
+        for name in ("scope", "rules")
+        if getattr(before, name, {} if name == "scope" else None) != getattr(after, name)
+    }
+    if not policy.tenant.requires_review or wanted.publish_unreviewed_because:
+        actions.publish_version(
+            policy,
+            scope=after.scope,
+            rules=after.rules,
+            message=wanted.message,
+            acting_user=None,
+            forced_because=wanted.publish_unreviewed_because,
+        )
+        return told
+    waiting = (DraftState.PROPOSED, DraftState.APPROVED)
+    for draft in PolicyDraft.objects.filter(policy=policy, state__in=waiting, base=policy.current):
+        if draft.document == after:
+            return {}
+    draft = PolicyDraft(policy=policy)
+    actions.save_draft(draft, scope=after.scope, rules=after.rules, message=wanted.message, acting_user=None)
+    actions.propose_draft(draft, acting_user=None)
+    return {**told, "state": (None, "proposed as a draft: this tenant publishes policies after a review only")}

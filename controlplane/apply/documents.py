@@ -13,6 +13,7 @@ import yaml
 
 from controlplane.apply.kinds import Document, DocumentError, Kind
 from controlplane.env import nearest
+from controlplane.strict_yaml import StrictLoader, yaml_problem
 
 #: A set-up of thousands of objects is some hundred kilobytes.
 MAX_FILE_BYTES: Final = 4 * 1024 * 1024
@@ -34,26 +35,6 @@ class Parsed:
     wanted: Document
 
 
-class _StrictLoader(yaml.SafeLoader):
-    """Refuses what YAML lets pass: a key twice, and aliases, which can blow a small file up."""
-
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.constructor.ConstructorError(None, None, "aliases are not used here", self.get_mark())
-        return super().compose_node(parent, index)
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[Any] = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if not isinstance(key, str) or key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"key {key!r} is there twice or is no text", key_node.start_mark
-                )
-            seen.add(key)
-        return super().construct_mapping(node, deep=deep)
-
-
 def read_documents(path: Path, kinds: Mapping[str, Kind]) -> list[Parsed]:
     """The documents in the order in which they are applied. Raises `ManifestError`."""
     try:
@@ -64,9 +45,9 @@ def read_documents(path: Path, kinds: Mapping[str, Kind]) -> list[Parsed]:
     if len(data) > MAX_FILE_BYTES:
         raise ManifestError(f"{path} is larger than {MAX_FILE_BYTES} bytes; split it")
     try:
-        loaded = [document for document in yaml.load_all(data, Loader=_StrictLoader) if document is not None]
+        loaded = [document for document in yaml.load_all(data, Loader=StrictLoader) if document is not None]
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ManifestError(f"{path} is no YAML that can be used: {_yaml_problem(error)}") from None
+        raise ManifestError(f"{path} is no YAML that can be used: {_told(error)}") from None
     if len(loaded) > MAX_DOCUMENTS:
         raise ManifestError(f"{path} has more than {MAX_DOCUMENTS} documents; split it")
     parsed = list(_parse_all(loaded, kinds))
@@ -102,8 +83,6 @@ def _document_error(error: msgspec.ValidationError, document: type[Document]) ->
     return DocumentError(field, problem, f"The fields of this kind are {fields}")
 
 
-def _yaml_problem(error: Exception) -> str:
-    """What and where, without quoting the file: it may hold what should not be shown."""
-    mark = getattr(error, "problem_mark", None)
-    place = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
-    return f"{getattr(error, 'problem', None) or 'it holds what is no UTF-8 text'}{place}"
+def _told(error: Exception) -> str:
+    problem, place = yaml_problem(error)
+    return f"{problem} ({place})" if place else problem
