@@ -211,7 +211,8 @@ class RuleSpec:
 def save_trust(trust: OidcTrust, *, acting_user: User | None, rules: Iterable[RuleSpec] | None = None) -> bool:
     """Create or change a trust, and its rules when they are given (all of them). False when nothing differed.
 
-    Raises ValidationError, which names the field.
+    Deactivated, it lets nobody in, and the tokens that were made from its JWTs end. Raises ValidationError, which names
+    the field.
     """
     _check_trust(trust)
     with scope(tenant=trust.tenant_id):
@@ -231,11 +232,16 @@ def save_trust(trust: OidcTrust, *, acting_user: User | None, rules: Iterable[Ru
             )
             _check_rule(rule)
             rule.save()
+        if not trust.is_active:
+            _revoke_made_from(trust, acting_user=acting_user)
     return changed
 
 
+@transaction.atomic
 def delete_trust(trust: OidcTrust, *, acting_user: User | None) -> None:
     """Trust this provider no more."""
+    with scope(tenant=trust.tenant_id):
+        _revoke_made_from(trust, acting_user=acting_user)
     delete_recorded(trust, acting_user=acting_user, noun="oidc_trust", fields=_TRUST_FIELDS)
 
 
@@ -300,6 +306,11 @@ def _revoke(token: HashedTokenT, *, noun: str, acting_user: User | None) -> Hash
                 for child in AgentToken.objects.filter(parent=token, revoked_at=None):
                     _revoke(child, noun=noun, acting_user=acting_user)
     return token
+
+
+def _revoke_made_from(trust: OidcTrust, *, acting_user: User | None) -> None:
+    for token in AgentToken.objects.filter(trust=trust, revoked_at=None, expires_at__gt=timezone.now()):
+        revoke_agent_token(token, acting_user=acting_user)
 
 
 def _check_trust(trust: OidcTrust) -> None:

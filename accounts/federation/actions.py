@@ -12,6 +12,7 @@ from django.db import transaction
 from django.utils import timezone
 from django_scopes import scope
 
+from accounts.access import departed_people
 from accounts.actions import delete_membership, revoke_api_token, save_membership, save_user
 from accounts.errors import SignInRefused
 from accounts.federation.keys import make_saml_key
@@ -182,6 +183,8 @@ def _find_or_make_user(provider: IdentityProvider, person: Person) -> User:
         return save_user(User(email=person.email, name=person.name), acting_user=None)
     if not user.is_active:
         raise SignInRefused("inactive user", fix="Your account here is switched off.")
+    if departed_people().filter(user=user).exists():
+        raise SignInRefused("departed", fix="Your organisation's directory says that you have left.")
     if user.is_superuser:
         raise SignInRefused("operator", fix="Operators sign in with their local account.")
     if known is None and FederatedIdentity.objects.filter(provider=provider, user=user).exists():

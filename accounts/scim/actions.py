@@ -1,7 +1,8 @@
 """What a tenant's directory changes, each with its ledger entry. The caller holds the tenant's scope.
 
-Whoever is deactivated or deleted loses their role in the tenant at once, however they got it, and with it their tokens;
-agents they sponsor are suspended, and no agent acts on their behalf. Their account stays: it may belong to others too.
+Whoever is deactivated or deleted loses their role in the tenant at once, however they got it, and with it their tokens
+and their sign-ins by the tenant's providers, which let them in no more; agents they sponsor are suspended, and no agent
+acts on their behalf. Their account stays: it may belong to others too.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from accounts import actions
 from accounts.models import Membership, Tenant, User
 from accounts.scim.models import ScimGroup, ScimMember, ScimUser
 from accounts.scim.resources import MAX_MEMBERS, ScimError, invalid
+from accounts.signin.models import SignIn
+from accounts.signin.sessions import end_sign_ins
 from controlplane.authority import Role
 from controlplane.ledger.actions import append_entry
 from controlplane.ledger.recording import save_recorded
@@ -56,6 +59,9 @@ def save_user(row: ScimUser) -> ScimUser:
     """Keep what the directory says of a person, and their role with it."""
     save_recorded(row, acting_user=None, noun="scim_user", fields=_USER_FIELDS)
     _settle(row)
+    if not row.is_active:
+        ours = SignIn.objects.filter(user=row.user_id, tenant=row.tenant_id, ended_at=None)
+        end_sign_ins(ours.select_related("tenant", "user"), acting_user=None)
     return row
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import wraps
 from typing import Any, Final
 from uuid import UUID
@@ -20,7 +20,7 @@ from django_scopes import scope
 from accounts.models import ServicePurpose, Tenant
 from accounts.oauth.limits import seconds_to_wait
 from accounts.oauth.views import service_token
-from accounts.scim import actions
+from accounts.scim import actions, discovery
 from accounts.scim.filters import Attributes, BadFilter, parse_filter
 from accounts.scim.models import ScimGroup, ScimUser
 from accounts.scim.resources import (
@@ -165,21 +165,30 @@ def group(request: HttpRequest, tenant: Tenant, pk: UUID) -> HttpResponse:  # no
 
 @_endpoint("GET")
 def config(request: HttpRequest, tenant: Tenant) -> HttpResponse:  # noqa: ARG001  # alike for all
-    """What is offered (RFC 7643, 5)."""
-    no = {"supported": False}
-    scheme = {"type": "oauthbearertoken", "name": "Service token", "description": "Authorization: Bearer ngs_…"}
-    return _answer(
-        {
-            "schemas": ["urn:ietf:params:scim:schemas:core:2.0:ServiceProviderConfig"],
-            "patch": {"supported": True},
-            "bulk": {**no, "maxOperations": 0, "maxPayloadSize": 0},
-            "filter": {"supported": True, "maxResults": MAX_PAGE},
-            "changePassword": no,
-            "sort": no,
-            "etag": no,
-            "authenticationSchemes": [scheme],
-        }
-    )
+    """What is offered."""
+    return _answer(discovery.configuration(max_page=MAX_PAGE))
+
+
+@_endpoint("GET")
+def schemas(request: HttpRequest, tenant: Tenant, name: str = "") -> HttpResponse:  # noqa: ARG001  # alike for all
+    """What resources are made of: one schema, or all."""
+    return _described(request, discovery.schemas(), name)
+
+
+@_endpoint("GET")
+def resource_types(request: HttpRequest, tenant: Tenant, name: str = "") -> HttpResponse:  # noqa: ARG001  # as above
+    """Which kinds of resources there are: one, or all."""
+    return _described(request, discovery.resource_types(), name)
+
+
+def _described(request: HttpRequest, known: Mapping[str, dict[str, Any]], name: str) -> HttpResponse:
+    if "filter" in request.GET:  # RFC 7644, 4: it wouldn't be the truth about the rest
+        raise ScimError(403, "these can't be filtered")
+    if name:
+        if name not in known:
+            raise ScimError(404, "there is no such resource here")
+        return _answer(known[name])
+    return _answer(_page([*known.values()], total=len(known), start=1))
 
 
 def _tenant_of(request: HttpRequest) -> Tenant:
@@ -221,15 +230,17 @@ def _list(
     start = max(1, _number(request, "startIndex", default=1))
     count = min(MAX_PAGE, max(0, _number(request, "count", default=PAGE)))
     page = [resource(row) for row in rows.order_by("pk")[start - 1 : start - 1 + count]]
-    return _answer(
-        {
-            "schemas": [LIST],
-            "totalResults": rows.count(),
-            "startIndex": start,
-            "itemsPerPage": len(page),
-            "Resources": page,
-        }
-    )
+    return _answer(_page(page, total=rows.count(), start=start))
+
+
+def _page(resources: list[dict[str, Any]], *, total: int, start: int) -> dict[str, Any]:
+    return {
+        "schemas": [LIST],
+        "totalResults": total,
+        "startIndex": start,
+        "itemsPerPage": len(resources),
+        "Resources": resources,
+    }
 
 
 def _number(request: HttpRequest, name: str, *, default: int) -> int:

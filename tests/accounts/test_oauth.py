@@ -452,12 +452,18 @@ def test_a_clients_token_is_revoked_by_that_client_alone(acme: Site, secret_clie
         identify_agent(token, now=NOW)
 
 
-def test_a_trust_that_is_switched_off_takes_its_tokens_along(provider: Provider, trust: OidcTrust) -> None:
+@pytest.mark.parametrize("is_deleted", [False, True])
+def test_a_trust_that_is_no_more_takes_its_tokens_along(provider: Provider, trust: OidcTrust, is_deleted: bool) -> None:
     token = exchange(provider.sign(claims(provider))).json()["access_token"]
-    trust.is_active = False
-    actions.save_trust(trust, acting_user=None)
+    if is_deleted:
+        actions.delete_trust(trust, acting_user=None)
+    else:
+        trust.is_active = False
+        actions.save_trust(trust, acting_user=None)
     with pytest.raises(BadCredential):
         identify_agent(token, now=NOW)
+    with scope(tenant=trust.tenant):  # said aloud, so that sessions on it end
+        assert LedgerEntry.objects.filter(kind="agent_token.revoked").count() == 1
 
 
 def test_introspection_tells_a_tenants_own_service_about_a_token(

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 from typing import Any
 from uuid import uuid4
 
 import pytest
 from django.core.cache import cache
+from django.utils import timezone
 from django_scopes import scope
 
 from accounts import actions
-from accounts.errors import BadCredential
+from accounts.errors import BadCredential, SignInRefused
+from accounts.federation import actions as federation
+from accounts.federation.persons import Person
 from accounts.identify import identify_agent
 from accounts.models import AgentToken, ApiToken, Membership, ServicePurpose, User
 from accounts.oauth import actions as oauth
@@ -20,9 +24,11 @@ from accounts.scim.filters import BadFilter, parse_filter
 from accounts.scim.models import ScimGroup, ScimUser
 from accounts.scim.resources import MAX_MEMBERS, USER_ATTRIBUTES
 from accounts.scim.views import MAX_BODY_BYTES, MAX_PAGE
+from accounts.signin.models import SignIn, SignInMethod
 from controlplane.authority import Role
 from controlplane.ledger.models import LedgerEntry
 from tests.accounts.conftest import NOW, Site
+from tests.accounts.federation.conftest import make_provider
 
 PATCH = "urn:ietf:params:scim:api:messages:2.0:PatchOp"
 
@@ -146,6 +152,36 @@ def test_whoever_leaves_is_out_at_once(acme: Site, directory: Directory, way: st
         identify_agent(made.text, now=NOW)
     assert caught.value.why == "the person behind the agent has left"
     assert directory.found() == ([] if way == "DELETE" else [admin.email])
+
+
+def test_whoever_leaves_is_signed_out_of_that_tenant_and_not_let_in_again(
+    acme: Site, globex: Site, directory: Directory
+) -> None:
+    provider, elsewhere = make_provider(acme), make_provider(globex)
+    person = Person("s1", "ada@corp.example", "Ada", ("staff",), SignInMethod.OIDC)
+    row = directory.make_user(person.email)
+    user = federation.admit(provider, person, now=timezone.now())
+    for one in (provider, elsewhere):
+        with scope(tenant=one.tenant):
+            SignIn.objects.create(
+                tenant=one.tenant,
+                user=user,
+                provider=one,
+                method="oidc",
+                expires_at=timezone.now() + timedelta(hours=1),
+            )
+    directory.ask("DELETE", f"Users/{row}")
+    with scope(tenant=acme.tenant):
+        assert SignIn.objects.get().ended_at is not None
+        assert LedgerEntry.objects.filter(kind="sign_in.ended").count() == 1
+    with scope(tenant=globex.tenant):
+        assert SignIn.objects.get().ended_at is None  # another company's directory has nothing to say there
+    with pytest.raises(SignInRefused):
+        federation.admit(provider, person, now=timezone.now())
+    assert role_of(acme, person.email) is None
+    directory.make_user(person.email)
+    federation.admit(provider, person, now=timezone.now())
+    assert role_of(acme, person.email) == "viewer"
 
 
 def test_whoever_was_deleted_can_come_back(acme: Site, directory: Directory) -> None:
@@ -313,6 +349,39 @@ def test_only_a_service_token_for_scim_opens_it(acme: Site, directory: Directory
         answer = directory.ask("GET", "Users")
         refused(answer, 401)
         assert answer.headers["WWW-Authenticate"].startswith("Bearer")
+
+
+def test_what_is_offered_is_described(directory: Directory) -> None:
+    config = directory.ask("GET", "ServiceProviderConfig").json()
+    assert (config["patch"]["supported"], config["filter"]["maxResults"]) == (True, MAX_PAGE)
+    types = directory.ask("GET", "ResourceTypes").json()
+    assert types["totalResults"] == 2
+    for kind in types["Resources"]:
+        assert directory.ask("GET", f"ResourceTypes/{kind['name']}").json() == kind
+        assert directory.ask("GET", kind["endpoint"].removeprefix("/")).status_code == 200
+        schema = directory.ask("GET", f"Schemas/{kind['schema']}").json()
+        assert schema in directory.ask("GET", "Schemas").json()["Resources"]
+        assert schema["meta"]["location"].endswith(f"/scim/v2/Schemas/{kind['schema']}")
+    for listed in ("ResourceTypes", "Schemas"):
+        refused(directory.ask("GET", listed, filter='id eq "User"'), 403)
+        refused(directory.ask("GET", f"{listed}/nonsense"), 404)
+        refused(directory.ask("POST", listed, {}), 405)
+
+
+def test_resources_hold_what_their_schemas_say(directory: Directory) -> None:
+    common = {"schemas", "id", "externalId", "meta"}  # RFC 7643, 3.1: of no schema
+    user = directory.ask("GET", f"Users/{directory.make_user('ada@corp.example', displayName='Ada')}").json()
+    group = directory.ask("GET", f"Groups/{directory.make_group('staff', user['id'])}").json()
+    for resource in (user, group):
+        schema = directory.ask("GET", f"Schemas/{resource['schemas'][0]}").json()
+        told: dict[str, Any] = {attribute["name"]: attribute for attribute in schema["attributes"]}
+        assert set(told) == set(resource) - common
+        for name, attribute in told.items():
+            values: list[Any] = resource[name] if attribute["multiValued"] else [resource[name]]
+            for value in values:
+                assert isinstance(value, {"string": str, "boolean": bool, "complex": dict}[attribute["type"]])
+                if isinstance(value, dict):
+                    assert set(value) == {part["name"] for part in attribute["subAttributes"]}
 
 
 def test_a_method_that_isnt_offered_is_refused(directory: Directory) -> None:
