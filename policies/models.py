@@ -21,6 +21,13 @@ from django.core.validators import RegexValidator
 from django.db import models
 
 from accounts.tenancy import TenantOwned
+from policies.approvals.models import (  # noqa: F401  # Django looks for models here
+    ApprovalFlow,
+    ApprovalGrant,
+    ApprovalRequest,
+    ApprovalUse,
+    ApprovalVote,
+)
 from policies.documents import PolicyDocument, diff_of
 from policies.errors import ImmutableVersion
 from policies.notifying.models import (  # noqa: F401  # Django looks for models here
