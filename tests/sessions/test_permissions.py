@@ -22,6 +22,8 @@ from accounts.oauth.actions import issue_service_token, make_client
 from controlplane.authority import ROLE_POWERS, Power, Role
 from controlplane.ledger.models import LedgerEntry
 from controlplane.urls import router
+from policies.actions import propose_draft, save_draft
+from policies.models import PolicyDraft
 from tests.sessions.conftest import Site
 from tests.sessions.people import furnish, person, signed_in
 
@@ -119,8 +121,19 @@ MATRIX: Final[dict[str, Row]] = {
     "GET policie-detail": read(),
     "PATCH policie-detail": write(200, {"is_active": False}),
     "POST policie-publish": write(201, {"rules": RULES, "message": "more"}),
+    "POST policie-check": write(200, {"rules": RULES}),
+    "GET policy-draft-list": read(),
+    "POST policy-draft-list": write(201, {"rules": RULES}),
+    "GET policy-draft-detail": read(),
+    "PATCH policy-draft-detail": write(200, {"yaml": "rules: []"}),
+    "POST policy-draft-propose": write(409),  # it is proposed
+    "POST policy-draft-review": write(200, {"is_approved": True}, Power.APPROVE),
+    "POST policy-draft-publish": write(201),
+    "POST policy-draft-update-base": write(200),
+    "POST policy-draft-discard": write(200),
     "GET policy-version-list": read(),
     "GET policy-version-detail": read(),
+    "POST policy-version-restore": write(409),  # it is the current one
     "GET session-list": read(Power.AUDIT),
     "GET session-detail": read(Power.AUDIT),
     "POST session-end": Row(Power.MANAGE, Power.AUDIT, 202, {"reason": "enough"}),
@@ -160,6 +173,9 @@ def rows(acme: Site) -> dict[str, Any]:
     provider = IdentityProvider(tenant=acme.tenant, **PROVIDER)
     save_provider(provider, acting_user=None, secret="provider-secret", mappings=[])
     with scope(tenant=acme.tenant):
+        draft = PolicyDraft(policy=made["policy"])
+        save_draft(draft, scope={}, rules=RULES, message="", acting_user=None)
+        propose_draft(draft, acting_user=None)
         entry = LedgerEntry.objects.order_by("seq")[0]
     return {
         "tenant": acme.tenant,
@@ -173,6 +189,7 @@ def rows(acme: Site) -> dict[str, Any]:
         "worker": made["proxyworker"],
         "join-token": made["jointoken"],
         "policie": made["policy"],
+        "policy-draft": draft,
         "policy-version": made["policyversion"],
         "session": made["agentsession"],
         "session-refusal": made["sessionrefusal"],
@@ -195,6 +212,10 @@ def ask(client: Client, endpoint: str, rows: dict[str, Any]) -> Any:
             body["agent"] = str(rows["agent"].pk)
         if basename == "credential":
             body["target"] = str(rows["target"].pk)
+        if basename == "policy-draft":
+            body["policy"] = str(rows["policie"].pk)
+    if name == "policy-draft-review":
+        body = {**body, "digest": rows["policy-draft"].digest}
     where = reverse(f"v1:{name}") if is_collection else reverse(f"v1:{name}", args=[rows[basename].pk])
     return getattr(client, method.lower())(where, body, content_type="application/json")
 
@@ -249,7 +270,7 @@ def test_for_strangers_it_isnt_there(acme: Site, globex: Site, rows: dict[str, A
         elif name.endswith("-dry-run") and user is outsider:
             assert (answer.status_code, answer.json()) == (200, [])
         elif name.endswith("-list") and user is outsider:
-            assert (answer.status_code, answer.json()["errors"][0]["field"] in {"tenant", "agent"}) == (400, True)
+            assert (answer.status_code, answer.json()["errors"][0]["field"] in {"tenant", "agent", "policy"}) == (400, True)
         elif method == "GET" or user is outsider:
             assert answer.status_code == 404
         else:
