@@ -87,6 +87,8 @@ class Hazard(StrEnum):
     LOCK_TABLE = "lock_table"
     SLEEP = "sleep"
     UNPARSED = "unparsed"
+    #: No operation has it: an allowing rule that names it alone covers what has no hazard at all.
+    NONE = "none"
 
 
 #: Hazards that reach beyond the database's rows, or around the gate: an allowing rule must name them to cover them.
