@@ -21,6 +21,7 @@ from policies import actions
 from policies.documents import EXAMPLE, PolicyDocument, read_document, write_document
 from policies.engine import PolicyError
 from policies.models import Policy, PolicyVersion
+from policies.notifying import admin as notifying  # noqa: F401  # registers its pages
 
 
 class PolicyForm(forms.ModelForm):  # type: ignore[type-arg]  # not subscriptable at run time

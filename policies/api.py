@@ -18,6 +18,7 @@ from policies.checking import findings_of
 from policies.documents import read_document, write_document
 from policies.engine import PolicyError
 from policies.models import Documented, Policy, PolicyDraft, PolicyVersion
+from policies.notifying import api as notifying
 
 
 @extend_schema_field({"type": "object", "additionalProperties": {}})
@@ -357,4 +358,5 @@ ROUTES: Final = (
     ("policies", PolicyViewSet),
     ("policy-drafts", PolicyDraftViewSet),
     ("policy-versions", PolicyVersionViewSet),
+    *notifying.ROUTES,
 )

@@ -316,6 +316,21 @@ def link_chat_account(channel: NotificationChannel, *, external_id: str, code: s
     return found.user
 
 
+@transaction.atomic
+def unlink_chat_account(identity: ChatIdentity, *, acting_user: User | None) -> None:
+    """What is said by that account in the chat counts as nobody's from now on."""
+    with scope(tenant=identity.tenant_id):
+        append_entry(
+            tenant=identity.tenant,
+            kind="chat_identity.unlinked",
+            acting_user=acting_user,
+            subject=f"user:{identity.user}",
+            before={"channel": identity.channel.name, "external_id": identity.external_id},
+            after=None,
+        )
+        identity.delete()
+
+
 def who_is(channel: NotificationChannel, external_id: str) -> User | None:
     """The person behind a chat account, while they belong to the tenant."""
     identity = ChatIdentity.objects.filter(channel=channel, external_id=external_id).select_related("user").first()
