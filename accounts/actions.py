@@ -16,7 +16,6 @@ from django.db.models import Q
 from django.utils import timezone
 from django_scopes import scope
 
-from accounts.jwks import is_fetchable
 from accounts.models import (
     Agent,
     AgentToken,
@@ -30,6 +29,7 @@ from accounts.models import (
     User,
 )
 from accounts.tokens import AGENT_PREFIX, API_PREFIX, NewToken, make_token
+from accounts.trust_checks import check_trust
 from controlplane.authority import Role
 from controlplane.errors import Refusal
 from controlplane.ledger.actions import append_entry
@@ -50,8 +50,8 @@ _USER_FIELDS: Final = ("email", "name", "is_active", "is_superuser")
 _MEMBERSHIP_FIELDS: Final = ("user", "role")
 _AGENT_FIELDS: Final = ("name", "description", "sponsor", "groups", "is_active")
 _TRUST_FIELDS: Final = (
-    "name", "issuer", "audience", "jwks_url", "algorithms", "clock_skew_seconds", "person_claim", "groups_claim",
-    "label_claims", "is_active",
+    "name", "kind", "issuer", "audience", "jwks_url", "metadata_url", "metadata", "algorithms", "clock_skew_seconds",
+    "person_claim", "groups_claim", "label_claims", "is_active",
 )  # fmt: skip
 
 #: All of a trust's rules are looked at for each token.
@@ -214,7 +214,7 @@ def save_trust(trust: OidcTrust, *, acting_user: User | None, rules: Iterable[Ru
     Deactivated, it lets nobody in, and the tokens that were made from its JWTs end. Raises ValidationError, which names
     the field.
     """
-    _check_trust(trust)
+    check_trust(trust)
     with scope(tenant=trust.tenant_id):
         kept = {} if trust._state.adding else {_spec(rule): rule for rule in TrustRule.objects.filter(trust=trust)}
         wanted = set(kept) if rules is None else set(rules)
@@ -311,19 +311,6 @@ def _revoke(token: HashedTokenT, *, noun: str, acting_user: User | None) -> Hash
 def _revoke_made_from(trust: OidcTrust, *, acting_user: User | None) -> None:
     for token in AgentToken.objects.filter(trust=trust, revoked_at=None, expires_at__gt=timezone.now()):
         revoke_agent_token(token, acting_user=acting_user)
-
-
-def _check_trust(trust: OidcTrust) -> None:
-    wrong: dict[str, str] = {}
-    for field, url in (("issuer", trust.issuer), ("jwks_url", trust.jwks_url)):
-        if url and not is_fetchable(url):
-            wrong[field] = "Use an https URL without user name and fragment."
-        elif "{" in url:
-            wrong[field] = "Replace what stands in braces."
-    if not trust.algorithms or len(set(trust.algorithms)) != len(trust.algorithms):
-        wrong["algorithms"] = "Name at least one algorithm, each once."
-    if wrong:
-        raise ValidationError(wrong)
 
 
 def _check_rule(rule: TrustRule) -> None:

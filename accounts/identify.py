@@ -22,7 +22,6 @@ from controlplane.tenancy import every_tenant
 log = structlog.get_logger(__name__)
 
 BY_ISSUED_TOKEN: Final = "issued_token"  # noqa: S105  # the way, not the token
-BY_OIDC: Final = "oidc"
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +103,7 @@ def _by_jwt(credential: str, *, now: datetime, tenant_id: UUID | None) -> Identi
 
 
 def agent_of(verified: oidc.VerifiedToken) -> IdentifiedAgent:
-    """The agent that a verified token stands for. Raises `BadCredential`. Needs a scope."""
+    """The agent that a verified proof stands for. Raises `BadCredential`. Needs a scope."""
     trust, claims = verified.trust, verified.claims
     agent = trusting.find_agent(claims, trust)
     refuse_suspended(agent)
@@ -113,7 +112,7 @@ def agent_of(verified: oidc.VerifiedToken) -> IdentifiedAgent:
     return IdentifiedAgent(
         tenant=trust.tenant,
         agent=agent,
-        authenticated_by=BY_OIDC,
+        authenticated_by=verified.authenticated_by,
         credential_id=f"trust:{trust.pk}",
         expires_at=verified.expires_at,
         groups=trusting.groups_of(claims, trust, agent),

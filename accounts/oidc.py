@@ -10,7 +10,7 @@ Nothing that a token says is believed before its signature is checked, but for f
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final, TypeGuard
@@ -23,8 +23,9 @@ from joserfc.registry import HeaderParameter
 
 from accounts.errors import BadCredential, ExpiredCredential
 from accounts.jwks import KeySource, find_key
-from accounts.models import OidcTrust
+from accounts.models import OidcTrust, TrustKind
 
+BY_OIDC: Final = "oidc"
 #: A token with many groups is 4 to 16 KB.
 MAX_JWT_BYTES: Final = 32 * 1024
 #: Tokens for a machine live minutes to hours; one that claims to live for years is cut to this.
@@ -49,11 +50,12 @@ class StrictRegistry(jws.JWSRegistry):
 
 @dataclass(frozen=True, slots=True)
 class VerifiedToken:
-    """A token whose signature and claims hold: its trust, its claims, and until when it is good."""
+    """A proof whose signature and claims hold: its trust, its claims, until when it is good, and what it was."""
 
     trust: OidcTrust
     claims: Mapping[str, Any] = field(repr=False)
     expires_at: datetime
+    authenticated_by: str = BY_OIDC
 
 
 def is_jwt(text: str) -> bool:
@@ -121,10 +123,15 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _find_trust(claims: dict[str, Any], *, tenant_id: UUID | None) -> OidcTrust:
     issuer, audience = claims.get("iss"), claims.get("aud")
     audiences = audience if isinstance(audience, list) else [audience]
+    return find_trust(TrustKind.JWT, issuer, audiences, tenant_id=tenant_id)
+
+
+def find_trust(kind: TrustKind, issuer: Any, audiences: Sequence[Any], *, tenant_id: UUID | None) -> OidcTrust:
+    """The one active trust that takes such proofs of this issuer for one of these audiences. Raises `BadCredential`."""
     if not _is_plain(issuer) or not all(_is_plain(one) for one in audiences):
         raise BadCredential("issuer or audience missing")
     trusts = OidcTrust.objects.filter(
-        issuer=issuer, audience__in=audiences, is_active=True, tenant__is_active=True
+        kind=kind, issuer=issuer, audience__in=audiences, is_active=True, tenant__is_active=True
     ).select_related("tenant")
     if tenant_id is not None:
         trusts = trusts.filter(tenant_id=tenant_id)

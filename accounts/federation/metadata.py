@@ -7,7 +7,7 @@ signature fails, `renew_saml_idp` fetches again, as seldom as unknown keys do.
 from __future__ import annotations
 
 import hashlib
-from typing import Any, Final
+from typing import Any, Final, Protocol
 from urllib.parse import urlsplit
 
 import httpx
@@ -29,17 +29,41 @@ _METADATA: Final = "{urn:oasis:names:tc:SAML:2.0:metadata}"
 _TROUBLE: Final = (httpx.HTTPError, httpx.InvalidURL, BadDocument)
 
 
+class SamlSource(Protocol):
+    """Whose SAML metadata: a provider for people, or a trust for agents."""
+
+    @property
+    def pk(self) -> Any:
+        """Names it in the cache."""
+
+    @property
+    def kind(self) -> str:
+        """The protocol."""
+
+    @property
+    def issuer(self) -> str:
+        """Its entity ID."""
+
+    @property
+    def metadata_url(self) -> str:
+        """Where it is; empty: pasted."""
+
+    @property
+    def metadata(self) -> str:
+        """What was pasted."""
+
+
 def oidc_endpoints(provider: IdentityProvider) -> dict[str, Any]:
     """The discovery document. Raises `SignInRefused`."""
     return _kept(provider, read_oidc)
 
 
-def saml_idp(provider: IdentityProvider) -> dict[str, Any]:
+def saml_idp(provider: SamlSource) -> dict[str, Any]:
     """python3-saml's `idp` settings. Raises `SignInRefused`."""
     return _kept(provider, read_saml)
 
 
-def renew_saml_idp(provider: IdentityProvider) -> dict[str, Any] | None:
+def renew_saml_idp(provider: SamlSource) -> dict[str, Any] | None:
     """The settings fetched anew, if that is due and they differ; else None."""
     before = saml_idp(provider)
     if not provider.metadata_url or not cache.add(f"{_key(provider)}:renewed", True, timeout=jwks.REFETCH_SECONDS):
@@ -61,7 +85,7 @@ def read_oidc(provider: IdentityProvider) -> dict[str, Any]:
     return document
 
 
-def read_saml(provider: IdentityProvider) -> dict[str, Any]:
+def read_saml(provider: SamlSource) -> dict[str, Any]:
     """The IdP's settings, fetched or pasted, uncached. Raises `BadDocument` or httpx.HTTPError."""
     data = provider.metadata.encode() or jwks.fetch_document(provider.metadata_url)
     try:
@@ -87,7 +111,7 @@ def host_of(url: str) -> str:
     return urlsplit(url).hostname or ""
 
 
-def _kept(provider: IdentityProvider, read: Any) -> dict[str, Any]:
+def _kept(provider: SamlSource, read: Any) -> dict[str, Any]:
     kept: dict[str, Any] | None = cache.get(_key(provider))
     if kept is None:
         try:
@@ -101,6 +125,6 @@ def _kept(provider: IdentityProvider, read: Any) -> dict[str, Any]:
     return kept
 
 
-def _key(provider: IdentityProvider) -> str:
+def _key(provider: SamlSource) -> str:
     said = f"{provider.kind}\0{provider.issuer}\0{provider.metadata_url}\0{provider.metadata}"
     return f"idp:{provider.pk}:{hashlib.sha256(said.encode()).hexdigest()}"

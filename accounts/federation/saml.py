@@ -51,6 +51,18 @@ log = structlog.get_logger(__name__)
 MAX_VALIDITY: Final = timedelta(hours=1)
 #: What python3-saml allows between the clocks.
 CLOCK_SKEW: Final = timedelta(seconds=OneLogin_Saml2_Constants.ALLOWED_CLOCK_DRIFT)
+#: What the library is told wherever an assertion is checked.
+STRICT: Final = {
+    "wantAssertionsSigned": True,
+    "wantNameId": True,
+    "wantAttributeStatement": False,
+    "allowRepeatAttributeName": True,
+    "requestedAuthnContext": False,
+    "allowSingleLabelDomains": True,
+    "rejectDeprecatedAlgorithm": True,
+    "signatureAlgorithm": OneLogin_Saml2_Constants.RSA_SHA256,
+    "digestAlgorithm": OneLogin_Saml2_Constants.SHA256,
+}
 #: Whatever the library makes of bytes that it did not expect.
 LIBRARY_TROUBLE: Final = (
     OneLogin_Saml2_Error, OneLogin_Saml2_ValidationError, xmlsec.Error, etree.LxmlError, ValueError, TypeError,
@@ -98,16 +110,8 @@ def library_settings(
             "authnRequestsSigned": True,
             "logoutRequestSigned": True,
             "logoutResponseSigned": True,
-            "wantAssertionsSigned": True,
             "wantMessagesSigned": for_logout or provider.wants_signed_response,
-            "wantNameId": True,
-            "wantAttributeStatement": False,
-            "allowRepeatAttributeName": True,
-            "requestedAuthnContext": False,
-            "allowSingleLabelDomains": True,
-            "rejectDeprecatedAlgorithm": True,
-            "signatureAlgorithm": OneLogin_Saml2_Constants.RSA_SHA256,
-            "digestAlgorithm": OneLogin_Saml2_Constants.SHA256,
+            **STRICT,
         },
     }
     try:
@@ -155,8 +159,8 @@ def verify_response(provider: IdentityProvider, encoded: str, *, now: datetime) 
     destination = response.document.get("Destination")
     if destination != acs_url and (destination is not None or is_signed(response.document)):
         raise SignInRefused("response: destination")
-    _check_audience(assertion, url_of(provider, "saml-metadata"))
-    expires_at = _check_confirmation(assertion, acs_url=acs_url, in_response_to=in_response_to, now=now)
+    check_audience(assertion, url_of(provider, "saml-metadata"))
+    expires_at = check_confirmation(assertion, acs_url=acs_url, in_response_to=in_response_to, now=now)
     person = _person(provider, response)
     _take_once(provider, assertion.get("ID"), timeout=(expires_at + CLOCK_SKEW - now).total_seconds())
     return VerifiedResponse(person=person, in_response_to=in_response_to)
@@ -185,15 +189,19 @@ def _problem(provider: IdentityProvider, data: bytes, *, idp: dict[str, Any] | N
     return response if is_valid else str(response.get_error())
 
 
-def _check_audience(assertion: etree._Element, entity_id: str) -> None:
+def check_audience(assertion: etree._Element, entity_id: str) -> None:
+    """Each restriction names exactly us. Raises `SignInRefused`."""
     restrictions = assertion.findall(f"{SAML}Conditions/{SAML}AudienceRestriction")
     audiences = [[node.text for node in restriction.findall(f"{SAML}Audience")] for restriction in restrictions]
     if not audiences or not all(entity_id in named for named in audiences):
         raise SignInRefused("assertion: audience")
 
 
-def _check_confirmation(assertion: etree._Element, *, acs_url: str, in_response_to: str, now: datetime) -> datetime:
-    """The one bearer confirmation (SAML profiles, 4.1.4.2) is for us, for this request, and soon over."""
+def check_confirmation(assertion: etree._Element, *, acs_url: str, in_response_to: str, now: datetime) -> datetime:
+    """The one bearer confirmation (SAML profiles, 4.1.4.2) is for us, for this request, and soon over; returns its end.
+
+    Raises `SignInRefused`.
+    """
     found = assertion.findall(f"{SAML}Subject/{SAML}SubjectConfirmation")
     data = found[0].find(f"{SAML}SubjectConfirmationData") if len(found) == 1 else None
     if data is None or found[0].get("Method") != OneLogin_Saml2_Constants.CM_BEARER:

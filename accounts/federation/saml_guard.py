@@ -10,7 +10,8 @@ taken only in the one form that honest providers send:
   canonicalisation, by RSA or ECDSA with SHA-2, without an Object;
 - encryption by a key beside the data, RSA-OAEP and AES, without references.
 
-With one assertion, in one place, under a signature that covers it whole, there is nothing to wrap (XSW 1 to 8).
+With one assertion, in one place, under a signature that covers it whole, there is nothing to wrap (XSW 1 to 8). At the
+token endpoint an assertion comes alone, as the root: the same rules, and nothing encrypted.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ RESPONSE: Final = f"{SAMLP}Response"
 ASSERTION: Final = f"{SAML}Assertion"
 ENCRYPTED_ASSERTION: Final = f"{SAML}EncryptedAssertion"
 SIGNATURE: Final = f"{DS}Signature"
+_SUBJECTS: Final = frozenset({ASSERTION, ENCRYPTED_ASSERTION, RESPONSE})
 
 _EXCLUSIVE: Final = "http://www.w3.org/2001/10/xml-exc-c14n#"
 _ENVELOPED: Final = "http://www.w3.org/2000/09/xmldsig#enveloped-signature"
@@ -122,11 +124,7 @@ def check_response(root: etree._Element) -> None:
     subjects = [node for node in root.iter() if node.tag in {ASSERTION, ENCRYPTED_ASSERTION}]
     _require(len(subjects) == 1 and subjects[0].getparent() is root, "it holds not exactly one assertion")
     _require(sum(1 for node in root.iter() if node.tag == RESPONSE) == 1, "it holds another Response")
-    ids = [value for node in root.iter() for name, value in node.attrib.items() if str(name).lower() in _ID_NAMES]
-    _require(len(ids) == len(set(ids)), "an ID is there twice")
-    _require(not any(node.tag in _NEVER for node in root.iter()), "it has an element that is never taken")
-    for signature in root.iter(SIGNATURE):
-        _check_signature(signature, root=root)
+    _check_ids_and_signatures(root)
     for node in root.iter(f"{XENC}EncryptionMethod"):
         _require(node.get("Algorithm") in ENCRYPTION_METHODS, "its encryption isn't one that is taken")
     inside = subjects[0] if subjects[0].tag == ENCRYPTED_ASSERTION else None
@@ -134,6 +132,24 @@ def check_response(root: etree._Element) -> None:
         _require(
             inside is not None and inside in node.iterancestors(), "something else than the assertion is encrypted"
         )
+
+
+def check_assertion(root: etree._Element) -> None:
+    """An Assertion that comes alone, signed, before it is put into a Response of ours. Raises `UnsafeXml`."""
+    _require(root.tag == ASSERTION, "it is no Assertion")
+    inner = (node for node in root.iter() if node is not root)
+    _require(not any(node.tag in _SUBJECTS for node in inner), "it holds another assertion or a Response")
+    _require(not any(str(node.tag).startswith(XENC) for node in root.iter()), "something in it is encrypted")
+    _check_ids_and_signatures(root)
+    _require(is_signed(root), "it is not signed")
+
+
+def _check_ids_and_signatures(root: etree._Element) -> None:
+    ids = [value for node in root.iter() for name, value in node.attrib.items() if str(name).lower() in _ID_NAMES]
+    _require(len(ids) == len(set(ids)), "an ID is there twice")
+    _require(not any(node.tag in _NEVER for node in root.iter()), "it has an element that is never taken")
+    for signature in root.iter(SIGNATURE):
+        _check_signature(signature, root=root)
 
 
 def is_signed(element: etree._Element) -> bool:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from django.db import IntegrityError, transaction
 from django.http import HttpRequest
 from joserfc import jws
 from joserfc.errors import JoseError
@@ -16,7 +14,8 @@ from joserfc.jwt import JWTClaimsRegistry
 
 from accounts.errors import BadCredential
 from accounts.models import SigningAlgorithm
-from accounts.oauth.models import ClientAuthentication, OAuthClient, UsedAssertion
+from accounts.oauth.models import ClientAuthentication, OAuthClient
+from accounts.oauth.once import take_once
 from accounts.oauth.wire import OAuthError, basic_credentials, invalid_client, one
 from accounts.oidc import StrictRegistry, read_token
 from accounts.tokens import SECRET_PREFIX, parse_token
@@ -121,18 +120,10 @@ def _by_assertion(form: Mapping[str, list[str]], *, now: datetime, audiences: tu
     is_plain = isinstance(jti, str) and 0 < len(jti) <= MAX_JTI_CHARACTERS
     if not (is_genuine and is_for_us and is_plain and lifetime <= MAX_ASSERTION_SECONDS):
         raise refused
-    _use_up(client, jti, expires_at=datetime.fromtimestamp(claims["exp"] + CLOCK_SKEW_SECONDS, tz=UTC))
+    ends_at = datetime.fromtimestamp(claims["exp"] + CLOCK_SKEW_SECONDS, tz=UTC)
+    if not take_once(f"{client.client_id}\x00{jti}", tenant_id=client.tenant_id, expires_at=ends_at):
+        raise invalid_client("the assertion was used before")
     return client
-
-
-def _use_up(client: OAuthClient, jti: str, *, expires_at: datetime) -> None:
-    """Take the assertion's id, once. Raises `OAuthError` for one that was taken."""
-    digest = hashlib.sha256(f"{client.client_id}\x00{jti}".encode()).hexdigest()
-    try:
-        with transaction.atomic():
-            UsedAssertion.objects.create(tenant_id=client.tenant_id, digest=digest, expires_at=expires_at)
-    except IntegrityError:
-        raise invalid_client("the assertion was used before") from None
 
 
 def _find(client_id: str, authentication: ClientAuthentication) -> OAuthClient | None:

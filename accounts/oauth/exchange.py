@@ -16,21 +16,27 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
+import structlog
+
 from accounts import oidc, trusting
 from accounts.errors import AccountsError, NoAgent
-from accounts.identify import BY_OIDC, IdentifiedAgent, agent_of, identify_agent, refuse_departed, refuse_suspended
+from accounts.identify import IdentifiedAgent, agent_of, identify_agent, refuse_departed, refuse_suspended
 from accounts.matching import text_at
 from accounts.models import Agent, AgentToken, OidcTrust
 from accounts.oauth.models import OAuthClient
+from accounts.oauth.saml import verify_assertion
 from accounts.oauth.wire import OAuthError, one
+
+log = structlog.get_logger(__name__)
 
 CLIENT_CREDENTIALS: Final = "client_credentials"
 TOKEN_EXCHANGE: Final = "urn:ietf:params:oauth:grant-type:token-exchange"  # noqa: S105  # a name
 ACCESS_TOKEN: Final = "urn:ietf:params:oauth:token-type:access_token"  # noqa: S105  # a name
-#: What may be exchanged. A SAML assertion (…:saml2) needs the verifier of people's sign-in; it is refused until then.
-SUBJECT_TYPES: Final = frozenset(
-    {ACCESS_TOKEN, "urn:ietf:params:oauth:token-type:jwt", "urn:ietf:params:oauth:token-type:id_token"}
-)
+JWT: Final = "urn:ietf:params:oauth:token-type:jwt"
+ID_TOKEN: Final = "urn:ietf:params:oauth:token-type:id_token"  # noqa: S105  # a name
+SAML2: Final = "urn:ietf:params:oauth:token-type:saml2"
+#: What may be exchanged.
+SUBJECT_TYPES: Final = frozenset({ACCESS_TOKEN, JWT, ID_TOKEN, SAML2})
 #: Short enough that nobody needs to wait for a revocation that was forgotten.
 LIFETIME: Final = timedelta(minutes=15)
 MAX_TARGETS: Final = 50
@@ -54,6 +60,15 @@ class Entitlement:
 
 
 @dataclass(frozen=True, slots=True)
+class Asked:
+    """Where and when something is presented, and the only tenant that it may be of, where that is known."""
+
+    endpoint: str
+    now: datetime
+    tenant_id: UUID | None
+
+
+@dataclass(frozen=True, slots=True)
 class Party:
     """Whom a token stands for: an agent, or a person alone."""
 
@@ -74,9 +89,17 @@ class Party:
 
 
 def entitlement(
-    form: Mapping[str, list[str]], client: OAuthClient | None, *, now: datetime, tenant_id: UUID | None
+    form: Mapping[str, list[str]],
+    client: OAuthClient | None,
+    *,
+    endpoint: str,
+    now: datetime,
+    tenant_id: UUID | None,
 ) -> Entitlement:
-    """What this request is entitled to. Raises `OAuthError`. The caller holds a scope that sees the tenant, or all."""
+    """What this request to `endpoint`, our URL, is entitled to. The caller holds a scope that sees the tenant, or all.
+
+    Raises `OAuthError`.
+    """
     wanted = _wanted_targets(form)
     match one(form, "grant_type"):
         case grant if grant == CLIENT_CREDENTIALS:
@@ -84,23 +107,21 @@ def entitlement(
                 raise OAuthError("invalid_request", "client authentication is missing")
             party = _client_party(client, now=now)
         case grant if grant == TOKEN_EXCHANGE:
-            party = _exchanged(form, client, now=now, tenant_id=tenant_id)
+            tenant_id = client.tenant_id if client is not None else tenant_id
+            party = _exchanged(form, client, at=Asked(endpoint=endpoint, now=now, tenant_id=tenant_id))
         case _:
             raise OAuthError("unsupported_grant_type", "use client_credentials or token exchange")
     return _entitled(party, wanted, now=now)
 
 
-def _exchanged(
-    form: Mapping[str, list[str]], client: OAuthClient | None, *, now: datetime, tenant_id: UUID | None
-) -> Party:
-    tenant_id = client.tenant_id if client is not None else tenant_id
-    subject = _presented(form, "subject_token", now=now, tenant_id=tenant_id)
+def _exchanged(form: Mapping[str, list[str]], client: OAuthClient | None, *, at: Asked) -> Party:
+    subject = _presented(form, "subject_token", at=at)
     if "actor_token" in form:
-        actor = _presented(form, "actor_token", now=now, tenant_id=subject.tenant_id)
+        actor = _presented(form, "actor_token", at=replace(at, tenant_id=subject.tenant_id))
     elif "actor_token_type" in form:
         raise OAuthError("invalid_request", "actor_token is missing")
     elif client is not None and client.agent != subject.agent:
-        actor = _client_party(client, now=now)
+        actor = _client_party(client, now=at.now)
     else:
         if subject.agent is None:
             raise OAuthError("invalid_request", "the subject is no agent, so actor_token must say who acts")
@@ -144,22 +165,27 @@ def _is_permitted(may_act: Any, actor: Party) -> bool:
     )
 
 
-def _presented(form: Mapping[str, list[str]], name: str, *, now: datetime, tenant_id: UUID | None) -> Party:
+def _presented(form: Mapping[str, list[str]], name: str, *, at: Asked) -> Party:
     token, kind = one(form, name), one(form, f"{name}_type")
     if kind not in SUBJECT_TYPES:
         raise OAuthError("invalid_request", f"{name}_type is not supported")
     is_jwt = oidc.is_jwt(token)
-    if not is_jwt and kind != ACCESS_TOKEN:
+    if not is_jwt and kind in {JWT, ID_TOKEN}:
         raise OAuthError("invalid_request", f"{name} is not of {name}_type")
     try:
-        if is_jwt:
-            return _jwt_party(oidc.verify_token(token, now=now, tenant_id=tenant_id))
-        return _agent_party(identify_agent(token, now=now, tenant_id=tenant_id))
-    except AccountsError:
+        if kind == SAML2:
+            verified = verify_assertion(token, endpoint=at.endpoint, now=at.now, tenant_id=at.tenant_id)
+        elif is_jwt:
+            verified = oidc.verify_token(token, now=at.now, tenant_id=at.tenant_id)
+        else:
+            return _agent_party(identify_agent(token, now=at.now, tenant_id=at.tenant_id))
+        return _vouched_party(verified)
+    except AccountsError as error:
+        log.info("subject_refused", parameter=name, why=getattr(error, "why", "expired"))
         raise OAuthError("invalid_grant", f"{name} is not valid here, or has expired") from None
 
 
-def _jwt_party(verified: oidc.VerifiedToken) -> Party:
+def _vouched_party(verified: oidc.VerifiedToken) -> Party:
     """The agent that the trust's rules find, or else the person whom its claim names. Raises `BadCredential`."""
     claims, trust = verified.claims, verified.trust
     person = trusting.person_of(claims, trust)
@@ -173,7 +199,7 @@ def _jwt_party(verified: oidc.VerifiedToken) -> Party:
             tenant_id=trust.tenant_id,
             expires_at=verified.expires_at,
             agent=None,
-            authenticated_by=BY_OIDC,
+            authenticated_by=verified.authenticated_by,
             person=person,
             actors=trusting.actors_of(claims),
             trust=trust,

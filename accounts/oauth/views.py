@@ -41,7 +41,9 @@ def token(request: HttpRequest, slug: str | None = None) -> HttpResponse:
         client = authenticate_client(request, form, now=now, audiences=_audiences(slug))
         if client is not None and tenant is not None and client.tenant_id != tenant.pk:
             raise invalid_client("unknown client, or not its secret")
-        entitled = entitlement(form, client, now=now, tenant_id=tenant.pk if tenant else None)
+        entitled = entitlement(
+            form, client, endpoint=f"{_base(slug)}/token", now=now, tenant_id=tenant.pk if tenant else None
+        )
         if kind == DATABASE_LOGIN:
             row, username, text = actions.issue_database_login(entitled, now=now)
             body = _issued(row, text, kind, now=now) | {"username": username}

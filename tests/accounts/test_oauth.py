@@ -254,7 +254,7 @@ def test_an_ssh_certificate_names_its_targets_and_ends_soon(acme: Site, provider
         ({"subject_token": "a.b.c"}, "invalid_grant"),
         ({"subject_token": "nga_x"}, "invalid_request"),
         ({"subject_token_type": ""}, "invalid_request"),
-        ({"subject_token_type": "urn:ietf:params:oauth:token-type:saml2"}, "invalid_request"),
+        ({"subject_token_type": "urn:ietf:params:oauth:token-type:saml1"}, "invalid_request"),
         ({"requested_token_type": "urn:ietf:params:oauth:token-type:refresh_token"}, "invalid_request"),
         ({"actor_token_type": JWT}, "invalid_request"),
         ({"actor_token": "a.b.c", "actor_token_type": JWT}, "invalid_grant"),
