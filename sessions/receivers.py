@@ -12,6 +12,7 @@ from django.db.models.signals import post_delete, post_save
 from django.dispatch import receiver
 
 from accounts.models import Agent, AgentToken, Membership, OidcTrust, Tenant, User
+from accounts.scim.models import ScimUser
 from policies.models import Policy
 from sessions.actions import wake_links, wake_links_of, withdraw_sessions
 from targets.models import ProxyWorker, Target
@@ -73,3 +74,9 @@ def _person_saved(instance: User, **_: Any) -> None:
 @receiver(post_delete, sender=Membership)
 def _membership_deleted(instance: Membership, **_: Any) -> None:
     withdraw_sessions(Q(agent__sponsor=instance.user_id, tenant=instance.tenant_id))
+
+
+@receiver(post_save, sender=ScimUser)
+def _directory_saved(instance: ScimUser, **_: Any) -> None:
+    if not instance.is_active:  # nobody acts on behalf of whoever has left
+        withdraw_sessions(Q(tenant=instance.tenant_id, principal__on_behalf_of__iexact=instance.user_name))
