@@ -20,6 +20,7 @@ GROUPS: Final[tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...]] = (
             ("agent_sessions", "agentsession", "terminal"),
             ("agent_sessions", "operation", "list_alt"),
             ("agent_sessions", "sessionrefusal", "block"),
+            ("agent_sessions", "killorder", "dangerous"),
         ),
     ),
     (
@@ -60,6 +61,7 @@ GROUPS: Final[tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...]] = (
         "Audit",
         (
             ("ledger", "ledgerentry", "receipt_long"),
+            ("ledger", "platformentry", "domain"),
             ("agent_sessions", "journalbatch", "inventory_2"),
             ("agent_sessions", "contentsegment", "description"),
         ),

@@ -14,6 +14,7 @@ from accounts.access import departed_people, suspended_agents
 from accounts.models import AgentToken, OidcTrust
 from policies.access import effective_policy
 from policies.engine import Policy
+from sessions.killing.access import is_stopped
 from sessions.models import AgentSession, Operation, SessionState
 from targets.access import find_worker
 
@@ -42,7 +43,7 @@ def standing_of(worker_id: UUID, *, public_key: bytes) -> Standing:
     revoked = AgentToken.objects.filter(revoked_at__isnull=False)
     proof_revoked = Exists(revoked.filter(token_id=Substr(OuterRef("credential_id"), len("token:") + 1)))
     withdrawn = Q(agent__is_active=False) | Q(target__is_active=False) | Q(proof_revoked)
-    withdrawn |= Q(agent__in=suspended_agents()) | Q(person__in=departed_people().values("user_name"))
+    withdrawn |= is_stopped() | Q(agent__in=suspended_agents()) | Q(person__in=departed_people().values("user_name"))
     trusts = OidcTrust.objects.filter(is_active=True).values_list("pk", flat=True)
     withdrawn |= Q(credential_id__startswith="trust:") & ~Q(credential_id__in=[f"trust:{pk}" for pk in trusts])
     ending = Q(end_requested_at__isnull=False) | Q(withdrawn_at__isnull=False) | withdrawn

@@ -12,9 +12,6 @@ from django.db import transaction
 from django.db.models import Q, QuerySet
 from django.utils import timezone
 
-from accounts.models import User
-from controlplane.errors import Refusal
-from controlplane.ledger.actions import append_entry
 from controlplane.tenancy import every_tenant
 from sessions.models import AgentSession, SessionRefusal, SessionState
 from targets.actions import note_sign_of_life
@@ -54,32 +51,6 @@ def withdraw_sessions(sessions: Q) -> None:
         unfinished = AgentSession.objects.exclude(state=SessionState.CLOSED).filter(sessions)
         unfinished.filter(withdrawn_at=None).update(withdrawn_at=timezone.now())
     wake_links_of(sessions)
-
-
-@transaction.atomic
-def end_session(session: AgentSession, *, acting_user: User | None, reason: str) -> AgentSession:
-    """Have the worker end the session. Raises `Refusal` for one that is over.
-
-    The session closes when the record of its end arrives.
-    """
-    locked: AgentSession = AgentSession.objects.select_for_update().get(pk=session.pk)
-    if locked.state == SessionState.CLOSED:
-        raise Refusal(problem="the session is over", fix="There is nothing to end")
-    if locked.end_requested_at is None:
-        locked.end_requested_at = timezone.now()
-        locked.end_requested_by = acting_user
-        locked.end_reason = reason[:200]
-        locked.save(update_fields=["end_requested_at", "end_requested_by", "end_reason", "updated_at"])
-        append_entry(
-            tenant=locked.tenant,
-            kind="session.end_requested",
-            acting_user=acting_user,
-            subject=f"session:{locked.pk}",
-            before=None,
-            after={"reason": locked.end_reason, "agent": locked.principal["name"]},
-        )
-    wake_links({locked.worker_id})
-    return locked
 
 
 def note_closed(session_id: UUID, *, worker_id: UUID, reason: str, now: datetime) -> None:

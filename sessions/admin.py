@@ -21,8 +21,9 @@ from accounts.models import User
 from controlplane.admin import ReadOnlyTenantAdmin
 from controlplane.authority import Power, authority_of
 from controlplane.pages import asking_page
-from sessions import actions
 from sessions.access import sessions_with_statement, statements_of
+from sessions.killing import admin as killing  # noqa: F401  # registers its pages
+from sessions.killing.actions import kill
 from sessions.models import (
     AgentSession,
     ContentSegment,
@@ -136,7 +137,7 @@ class AgentSessionAdmin(ReadOnlyTenantAdmin):
         back_url = reverse("admin:agent_sessions_agentsession_change", args=[session.pk])
 
         def end(form: EndForm) -> str:
-            actions.end_session(session, acting_user=cast("User", request.user), reason=form.cleaned_data["reason"])
+            kill(session, acting_user=cast("User", request.user), reason=form.cleaned_data["reason"])
             return back_url
 
         return asking_page(

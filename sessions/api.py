@@ -15,7 +15,8 @@ from rest_framework.response import Response
 from accounts.models import User
 from controlplane.api import ReadOnlyTenantViewSet
 from controlplane.authority import Power
-from sessions import actions
+from sessions.killing import api as killing
+from sessions.killing.actions import kill
 from sessions.models import AgentSession, ContentSegment, JournalBatch, Operation, SessionRefusal
 
 
@@ -79,9 +80,9 @@ class SessionViewSet(ReadOnlyTenantViewSet):
         """Have the worker end this session now."""
         wanted = EndRequest(data=request.data)
         wanted.is_valid(raise_exception=True)
-        session = actions.end_session(
-            self.get_object(), acting_user=cast("User", self.acting_user), reason=wanted.validated_data["reason"]
-        )
+        session: AgentSession = self.get_object()
+        kill(session, acting_user=cast("User", self.acting_user), reason=wanted.validated_data["reason"])
+        session.refresh_from_db(fields=["state", "end_requested_at", "end_reason"])
         return Response(SessionSerializer(session).data, status=status.HTTP_202_ACCEPTED)
 
 
@@ -218,4 +219,5 @@ ROUTES: Final = (
     ("session-refusals", RefusalViewSet),
     ("content-segments", ContentSegmentViewSet),
     ("journal-batches", JournalBatchViewSet),
+    *killing.ROUTES,
 )

@@ -21,6 +21,7 @@ from accounts.models import Agent, Tenant
 from accounts.tenancy import TenantOwned
 from proxyworker.contract import RefusalCode
 from sessions.errors import AppendOnly
+from sessions.killing.models import KilledSession, KillOrder  # noqa: F401  # Django looks for models in this module
 from targets.models import Protocol, ProxyWorker, Target
 
 #: Digest lengths. SHA-256 throughout.

@@ -1,6 +1,7 @@
 """Opens sessions: who asks, may they, and what does the data path need.
 
-    bounds → identify the agent → find the target → decide by policy → open its credential → session row and grant
+    bounds → identify the agent → find the target → decide by policy → is any of it stopped? → open its credential
+           → session row and grant
 
 The policy is asked of a target that doesn't exist too, so that whoever may not reach a target hears the same whether it
 exists or not. A refusal is kept for the admin to show.
@@ -38,6 +39,8 @@ from proxyworker.contract import (
 )
 from sessions.errors import OpenRefused
 from sessions.ingest import LinkedWorker
+from sessions.killing.access import order_against
+from sessions.killing.actions import share_opening
 from sessions.models import AgentSession
 from targets.access import find_active_target, open_secret
 from targets.models import TARGET_NAME_PATTERN, Target
@@ -52,6 +55,7 @@ MAX_REFUSALS_PER_HOUR: Final = 1_000
 _HELP_EXPIRED: Final = "Get a new token for this agent and connect again with it as the password."
 _HELP_NARROWED: Final = "Connect to a target that the token names, or get a token for this one."
 _HELP_TARGET: Final = "Check the target's name; your administrator has the list of targets."
+_HELP_STOPPED: Final = "Retrying will not help until an administrator of Narrowgate lifts the order."
 _HELP_LATER: Final = "Ask an administrator of Narrowgate; the reason is in its log."
 
 _COUNT_REFUSALS: Final = """
@@ -114,6 +118,7 @@ def _grant(worker: LinkedWorker, frame: OpenSession, identified: IdentifiedAgent
     decision = SessionPolicy(policy, principal=principal, target=described).admits(now=now.timestamp())
     if decision.effect is not Effect.ALLOW:
         raise OpenRefused(RefusalCode.DENIED, decision.reason, decision.help, agent=agent)
+    _refuse_what_is_stopped(agent, target)
     if target is None:
         raise _no_such_target(frame.target, agent)
     credential = _upstream_credential(target, agent)
@@ -122,6 +127,14 @@ def _grant(worker: LinkedWorker, frame: OpenSession, identified: IdentifiedAgent
         worker, frame, identified, target=target, principal=principal, decision=decision, now=now, expires_at=expires_at
     )
     return _as_grant(frame, session, principal=principal, policy=policy, credential=credential)
+
+
+def _refuse_what_is_stopped(agent: Agent, target: Target | None) -> None:
+    share_opening(agent.tenant_id)
+    order = order_against(agent, target)
+    if order is not None:
+        reason = f"{order} is stopped since {order.ordered_at:%Y-%m-%d %H:%M} UTC: {order.reason}"
+        raise OpenRefused(RefusalCode.DENIED, reason, _HELP_STOPPED, agent=agent)
 
 
 def _no_such_target(name: str, agent: Agent) -> OpenRefused:

@@ -8,6 +8,7 @@ from typing import Any, Final, cast
 from django import forms
 from django.contrib import admin
 from django.http import HttpRequest, HttpResponseBase
+from django.shortcuts import redirect
 from django.urls import reverse
 from django.utils import timezone
 from unfold.contrib.filters.admin import AutocompleteSelectFilter, ChoicesDropdownFilter
@@ -31,6 +32,7 @@ class TargetAdmin(TenantModelAdmin):
     """Targets: made, changed, deactivated; deleted while they have no history."""
 
     can_delete = True
+    actions_detail = ("stop",)
     list_display = ("name", "tenant", "state", "protocol", "where", "tls_mode", "environment", "credential_set_on")
     list_filter = (
         "is_active",
@@ -74,6 +76,11 @@ class TargetAdmin(TenantModelAdmin):
     def credential_set_on(self, target: Target) -> Any:
         """When the secret was last set: all that is ever told of it."""
         return target.credential.secret_set_at if hasattr(target, "credential") else None
+
+    @action(description="Stop now", icon="dangerous", permissions=["change"], url_path="stop")
+    def stop(self, request: HttpRequest, object_id: str) -> HttpResponseBase:  # noqa: ARG002  # as buttons are called
+        """By the kill switch: this page knows no sessions."""
+        return redirect("admin:kill-switch", scope="target", pk=object_id)
 
 
 class CredentialForm(forms.ModelForm):  # type: ignore[type-arg]  # not subscriptable at run time

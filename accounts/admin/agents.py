@@ -8,6 +8,7 @@ from django.contrib import admin
 from django.contrib.postgres.fields import ArrayField
 from django.db.models import Count, Max, Q, QuerySet
 from django.http import HttpRequest, HttpResponseBase
+from django.shortcuts import redirect
 from django.urls import reverse
 from django.utils import timezone
 from unfold.admin import TabularInline
@@ -67,7 +68,7 @@ class AgentAdmin(TenantModelAdmin):
     formfield_overrides = {ArrayField: {"widget": ArrayWidget}}
     ordering = ("name",)
     inlines = (AgentTokenInline,)
-    actions_detail = ("issue_token",)
+    actions_detail = ("issue_token", "stop")
     fieldsets = (
         (None, {"fields": ("tenant", ("name", "is_active"), "description")}),
         ("For policies and people", {"fields": ("groups", "sponsor")}),
@@ -131,3 +132,8 @@ class AgentAdmin(TenantModelAdmin):
             back_url=back_url,
             act=issue,
         )
+
+    @action(description="Stop now", icon="dangerous", permissions=["change"], url_path="stop")
+    def stop(self, request: HttpRequest, object_id: str) -> HttpResponseBase:  # noqa: ARG002  # as buttons are called
+        """By the kill switch: this page knows no sessions."""
+        return redirect("admin:kill-switch", scope="agent", pk=object_id)

@@ -43,7 +43,7 @@ from proxyworker.contract import (
     Welcome,
     encode,
 )
-from sessions.actions import end_session
+from sessions.killing.actions import kill
 from sessions.link import CLOSE_FAULT, CLOSE_REFUSED
 from sessions.models import AgentSession, Operation
 from targets.actions import issue_join_token, save_target, save_worker
@@ -238,7 +238,7 @@ async def withdraw(site: Site, what: str, session: AgentSession) -> None:
 
     def act() -> None:
         if what == "the session":
-            end_session(session, acting_user=None, reason="an administrator ended it")
+            kill(session, acting_user=None, reason="an administrator ended it")
         elif what == "the agent":
             site.agent.is_active = False
             save_agent(site.agent, acting_user=None)

@@ -24,6 +24,7 @@ from controlplane.ledger.models import LedgerEntry
 from controlplane.urls import router
 from policies.actions import propose_draft, save_draft
 from policies.models import PolicyDraft
+from sessions.killing.actions import kill
 from tests.sessions.conftest import Site
 from tests.sessions.people import furnish, person, signed_in
 
@@ -145,6 +146,10 @@ MATRIX: Final[dict[str, Row]] = {
     "GET content-segment-detail": read(Power.AUDIT),
     "GET journal-batche-list": read(Power.AUDIT),
     "GET journal-batche-detail": read(Power.AUDIT),
+    "GET kill-order-list": read(Power.AUDIT),
+    "POST kill-order-list": Row(Power.MANAGE, Power.AUDIT, 201, {"scope": "tenant", "reason": "x"}),
+    "GET kill-order-detail": read(Power.AUDIT),
+    "POST kill-order-lift": Row(Power.MANAGE, Power.AUDIT, 200, {"reason": "x"}),
 }
 
 
@@ -195,6 +200,7 @@ def rows(acme: Site) -> dict[str, Any]:
         "session-refusal": made["sessionrefusal"],
         "content-segment": made["contentsegment"],
         "journal-batche": made["journalbatch"],
+        "kill-order": kill(made["target"], reason="x", acting_user=None),
         **{name: made[name] for name in ("target", "credential", "operation")},
     }
 

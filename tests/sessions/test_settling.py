@@ -9,15 +9,12 @@ import pytest
 from django.utils import timezone
 from django_scopes import scope
 
-from controlplane.errors import Refusal
-from controlplane.ledger.models import LedgerEntry
 from sessions import tasks
 from sessions.actions import (
     LOST_AFTER,
     OVERDUE_AFTER,
     REFUSALS_KEPT_FOR,
     UNOPENED_AFTER,
-    end_session,
     forget_refusals,
     settle_unfinished,
     take_up_worker,
@@ -81,21 +78,6 @@ def test_a_worker_that_comes_back_brings_its_sessions_back_unless_they_are_past_
     with scope(tenant=acme.tenant):
         take_up_worker(acme.worker.pk, now=now)
     assert (state(acme, alive), state(acme, past)) == ("live", "lost")
-
-
-def test_ending_is_asked_for_once_and_is_in_the_ledger(acme: Site) -> None:
-    session = session_with(acme, state="live")
-    with scope(tenant=acme.tenant):
-        end_session(session, acting_user=None, reason="first")
-        ended = end_session(session, acting_user=None, reason="second")
-        assert LedgerEntry.objects.filter(kind="session.end_requested").count() == 1
-    assert (ended.end_reason, ended.state) == ("first", "live")
-
-
-def test_a_session_that_is_over_is_not_ended(acme: Site) -> None:
-    session = session_with(acme, state="closed")
-    with scope(tenant=acme.tenant), pytest.raises(Refusal):
-        end_session(session, acting_user=None, reason="late")
 
 
 def test_old_refusals_are_forgotten_and_new_ones_kept(acme: Site, now: datetime) -> None:

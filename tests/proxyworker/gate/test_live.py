@@ -69,6 +69,23 @@ async def test_sessions_are_ended_by_id_and_strangers_are_ignored() -> None:
     assert (alice.ended, bob.ended, live.count) == (["revoked"], [], 1)
 
 
+async def test_a_session_that_is_ended_before_it_runs_ends_as_soon_as_it_does() -> None:
+    live = LiveSessions(Clock())
+    live.end(["early"], "killed")
+    early, other = Session(live, "early"), Session(live, "other")
+    await early.over.wait()
+    assert (early.ended, other.ended, live.count) == (["killed"], [], 1)
+
+
+async def test_of_sessions_that_never_ran_only_the_newest_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live_module, "MAX_DOOMED", 2)
+    live = LiveSessions(Clock())
+    live.end(["a", "b", "c"], "killed")
+    sessions = [Session(live, name) for name in ("a", "b", "c")]
+    await sessions[2].over.wait()
+    assert [session.ended for session in sessions] == [[], ["killed"], ["killed"]]
+
+
 async def test_no_ids_mean_all() -> None:
     live = LiveSessions(Clock())
     sessions = [Session(live, name) for name in ("a", "b", "c")]
