@@ -13,9 +13,11 @@ def main() -> None:
     from django.core.management import execute_from_command_line
 
     from controlplane.env import ConfigurationError
+    from controlplane.origin import Channel, Origin, originating
 
     try:
-        execute_from_command_line(sys.argv)
+        with originating(Origin(Channel.CLI)):
+            execute_from_command_line(sys.argv)
     except ConfigurationError as error:
         sys.exit(f"narrowgate: {error}")
 

@@ -64,15 +64,21 @@ HashedTokenT = TypeVar("HashedTokenT", bound=HashedToken)
 
 
 def save_tenant(tenant: Tenant, *, acting_user: User | None) -> Tenant:
-    """Create or change a tenant. Deactivated, its agents connect no more and its people see it no more."""
-    save_recorded(tenant, acting_user=acting_user, noun="tenant", fields=_TENANT_FIELDS, tenant=tenant)
+    """Create or change a tenant; told in the platform's ledger as well as in its own.
+
+    Deactivated, its agents connect no more and its people see it no more.
+    """
+    save_recorded(
+        tenant, acting_user=acting_user, noun="tenant", fields=_TENANT_FIELDS, tenant=tenant, is_platforms=True
+    )
     return tenant
 
 
 @transaction.atomic
 def save_user(user: User, *, acting_user: User | None, password: str | None = None) -> User:
-    """Create or change a person, with a new password if one is given. Told in the ledger of each of their tenants.
+    """Create or change a person, with a new password if one is given.
 
+    Told in the ledger of each of their tenants; of whoever has none, and of operators, in the platform's.
     Raises ValidationError, for a password that is too weak as well.
     """
     before = _user_state(User.objects.select_for_update().filter(pk=user.pk).first())
@@ -85,21 +91,27 @@ def save_user(user: User, *, acting_user: User | None, password: str | None = No
     after = {**(_user_state(user) or {}), **({"password": True} if password is not None else {})}
     if before != after:
         kind = "user.created" if before is None else "user.changed"
-        for tenant in _tenants_of(user):
+        for ledger in ledgers_of(user, is_operators=user.is_superuser or bool(before and before["is_superuser"])):
             append_entry(
-                tenant=tenant, kind=kind, acting_user=acting_user, subject=f"user:{user}", before=before, after=after
+                tenant=ledger, kind=kind, acting_user=acting_user, subject=f"user:{user}", before=before, after=after
             )
     return user
 
 
 def appoint_owner(membership: Membership, *, acting_user: User) -> Membership:
-    """By an operator: the first owner of a tenant, who gives all other roles. Raises `Refusal` when there is one."""
+    """By an operator, and told in the platform's ledger too: the first owner of a tenant, who gives all other roles.
+
+    Raises `Refusal` when there is one.
+    """
     with transaction.atomic(), scope(tenant=membership.tenant_id):
         Tenant.objects.select_for_update().get(pk=membership.tenant_id)  # of two operators, the second sees the first's
         if membership.role != Role.OWNER or Membership.objects.filter(role=Role.OWNER, user__is_active=True).exists():
             problem = f"an operator gives {membership.tenant} its first owner and no other role"
             raise Refusal(problem=problem, fix="Ask an owner of the tenant", field="role")
-        return save_membership(membership, acting_user=acting_user)
+        save_recorded(
+            membership, acting_user=acting_user, noun="membership", fields=_MEMBERSHIP_FIELDS, is_platforms=True
+        )
+        return membership
 
 
 def save_membership(membership: Membership, *, acting_user: User | None) -> Membership:
@@ -260,9 +272,12 @@ def _user_state(user: User | None) -> dict[str, Any] | None:
     return None if user is None else describe(user, _USER_FIELDS)
 
 
-def _tenants_of(user: User) -> list[Tenant]:
+def ledgers_of(user: User, *, is_operators: bool) -> list[Tenant | None]:
+    """Where a change of the person is told: each of their tenants, and the platform (None) as the last."""
     with every_tenant():
-        return [membership.tenant for membership in user.memberships.select_related("tenant").order_by("tenant_id")]
+        memberships = user.memberships.select_related("tenant").order_by("tenant_id")
+        tenants = [membership.tenant for membership in memberships]
+    return [*tenants, None] if is_operators or not tenants else [*tenants]
 
 
 def _keep_token(

@@ -9,7 +9,7 @@ from django.contrib.auth.base_user import AbstractBaseUser, BaseUserManager
 from django.contrib.postgres.fields import ArrayField
 from django.core.exceptions import ValidationError
 from django.core.validators import MaxValueValidator, RegexValidator
-from django.db import models
+from django.db import models, transaction
 from django.db.models import Q
 from django.db.models.functions import Lower
 
@@ -26,6 +26,7 @@ from accounts.signin.models import SignIn, TotpDevice  # noqa: F401  # Django lo
 from accounts.tenancy import TenantOwned
 from accounts.tokens import DIGEST_CHARACTERS, ID_CHARACTERS
 from controlplane.authority import Role
+from controlplane.ledger.actions import append_entry
 
 SLUG_PATTERN: Final = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z"
 AGENT_NAME_PATTERN: Final = r"^[a-z0-9]([a-z0-9._@-]{0,98}[a-z0-9])?\Z"
@@ -80,8 +81,18 @@ class UserManager(BaseUserManager["User"]):
         return user
 
     def create_superuser(self, email: str, password: str | None = None, **fields: Any) -> User:
-        """A new operator of this installation (`manage.py createsuperuser`)."""
-        return self.create_user(email, password, is_superuser=True, **fields)
+        """A new operator of this installation (`manage.py createsuperuser`), told in the platform's ledger."""
+        with transaction.atomic():
+            user = self.create_user(email, password, is_superuser=True, **fields)
+            append_entry(
+                tenant=None,
+                kind="user.created",
+                acting_user=None,
+                subject=f"user:{user}",
+                before=None,
+                after={"email": user.email, "is_superuser": True, "password": password is not None},
+            )
+        return user
 
 
 class User(AbstractBaseUser):

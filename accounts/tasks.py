@@ -6,10 +6,11 @@ import structlog
 from celery import shared_task
 from django.conf import settings
 from django.core.mail import send_mail
+from django.db.models import Q
 from django.utils import timezone
 
 from accounts import actions
-from accounts.models import Membership, User
+from accounts.models import User
 from accounts.oauth.actions import forget_assertions
 from accounts.signin import sessions
 from controlplane.authority import Role
@@ -40,6 +41,8 @@ def forget_old_sign_ins() -> int:
 def alert_break_glass(*, user_id: str, method: str, address: str) -> int:
     """Somebody used a local account: log it, and write to the owners of their tenants. Returns to how many.
 
+    Of an operator, or of somebody without a tenant, it is written to the operators.
+
     Without NARROWGATE_SMTP_URL there is the log alone.
     """
     user = User.objects.get(pk=user_id)
@@ -47,9 +50,11 @@ def alert_break_glass(*, user_id: str, method: str, address: str) -> int:
     if not settings.NARROWGATE.smtp_url:
         return 0
     with every_tenant():
-        tenants = Membership.objects.filter(user=user).values("tenant")
-        owners = User.objects.filter(memberships__tenant__in=tenants, memberships__role=Role.OWNER, is_active=True)
-        addresses = sorted(set(owners.values_list("email", flat=True)))
+        ledgers = actions.ledgers_of(user, is_operators=user.is_superuser)
+        concerned = Q(memberships__tenant__in=[tenant for tenant in ledgers if tenant], memberships__role=Role.OWNER)
+        if None in ledgers:
+            concerned |= Q(is_superuser=True)
+        addresses = sorted(set(User.objects.filter(concerned, is_active=True).values_list("email", flat=True)))
     for owner in addresses:
         send_mail(
             f"Narrowgate: {user} used a local account",

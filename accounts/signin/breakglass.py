@@ -16,6 +16,7 @@ from django.http import HttpRequest
 from django.utils import timezone
 from django.utils.safestring import SafeString, mark_safe
 
+from accounts.actions import ledgers_of
 from accounts.models import Membership, User
 from accounts.signin.models import CODE_DIGITS, SignInMethod, TotpDevice
 from controlplane.env import LocalTotp
@@ -119,7 +120,7 @@ def remove_authenticator(user: User, *, acting_user: User | None) -> bool:
 
 
 def note_use(user: User, *, method: SignInMethod, address: str) -> None:
-    """A ledger entry in each tenant of the person, and an alert once that is kept."""
+    """An entry in the ledger of each tenant of the person, an operator's in the platform's, and an alert once kept."""
     from accounts.tasks import alert_break_glass
 
     with transaction.atomic():
@@ -131,12 +132,14 @@ def note_use(user: User, *, method: SignInMethod, address: str) -> None:
 
 def _tell(user: User, *, kind: str, acting_user: User | None, told: dict[str, str]) -> None:
     with every_tenant():
-        for membership in Membership.objects.filter(user=user).select_related("tenant").order_by("tenant_id"):
-            append_entry(
-                tenant=membership.tenant,
-                kind=kind,
-                acting_user=acting_user,
-                subject=f"user:{user}",
-                before=None,
-                after={**told, "role": membership.role},
-            )
+        roles = dict(Membership.objects.filter(user=user).values_list("tenant", "role"))
+    for ledger in ledgers_of(user, is_operators=user.is_superuser):
+        role = {"role": roles[ledger.pk]} if ledger else {"is_operator": user.is_superuser}
+        append_entry(
+            tenant=ledger,
+            kind=kind,
+            acting_user=acting_user,
+            subject=f"user:{user}",
+            before=None,
+            after={**told, **role},
+        )

@@ -112,22 +112,24 @@ def end_current(request: HttpRequest) -> None:
 
 @transaction.atomic
 def end_sign_ins(sign_ins: Iterable[SignIn], *, acting_user: User | None) -> int:
-    """End them now, at the next request of each browser. Told in the ledger of the tenants that they were for."""
+    """End them now, at the next request of each browser.
+
+    Told in the ledger of the tenants that they were for; of local accounts', in the platform's.
+    """
     ended = 0
     with every_tenant():
         for sign_in in sign_ins:
             if not SignIn.objects.filter(pk=sign_in.pk, ended_at=None).update(ended_at=timezone.now()):
                 continue
             ended += 1
-            if sign_in.tenant is not None:
-                append_entry(
-                    tenant=sign_in.tenant,
-                    kind="sign_in.ended",
-                    acting_user=acting_user,
-                    subject=f"user:{sign_in.user}",
-                    before={"method": sign_in.method, "started_at": sign_in.started_at},
-                    after=None,
-                )
+            append_entry(
+                tenant=sign_in.tenant,
+                kind="sign_in.ended",
+                acting_user=acting_user,
+                subject=f"user:{sign_in.user}",
+                before={"method": sign_in.method, "started_at": sign_in.started_at},
+                after=None,
+            )
     return ended
 
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from uuid import UUID
 
 from django.contrib.auth.base_user import AbstractBaseUser
@@ -16,7 +16,7 @@ from django.utils import timezone
 from django_scopes import scope
 
 from controlplane.ledger.errors import SecretInLedger
-from controlplane.ledger.models import LedgerEntry, LedgerHead
+from controlplane.ledger.models import Entry, Head, LedgerEntry, LedgerHead, PlatformEntry, PlatformHead
 from controlplane.origin import current_origin
 
 #: The first entry's predecessor.
@@ -28,18 +28,22 @@ FIRST_DIGEST_CONTEXT: Final = b"narrowgate ledger v1\x00"
 #: Names of fields that hold secrets; such a field may say only whether it is set or that it changed.
 SECRET_FIELDS: Final = frozenset({"password", "secret", "token", "digest", "private_key", "sealed_secret"})
 SYSTEM: Final = "system"
+#: The key of the platform's one head.
+PLATFORM_HEAD: Final = 1
+
+HeadT = TypeVar("HeadT", bound=Head)
 
 
 def append_entry(
     *,
-    tenant: models.Model,
+    tenant: models.Model | None,
     kind: str,
     acting_user: AbstractBaseUser | None,
     subject: str,
     before: Mapping[str, Any] | None,
     after: Mapping[str, Any] | None,
-) -> LedgerEntry:
-    """Append an entry to the tenant's ledger, in the caller's transaction.
+) -> Entry:
+    """Append an entry to the tenant's ledger, in the caller's transaction; without a tenant, to the platform's.
 
     `acting_user` None is the system. `before` and `after` are what the object said, as JSON; None means that it was not
     there. Raises `SecretInLedger` when either has a text under a secret's name, and TransactionManagementError outside
@@ -47,36 +51,26 @@ def append_entry(
     """
     for state in (before, after):
         _refuse_secrets(state)
-    with scope(tenant=tenant.pk):
-        return _append(
-            tenant, kind=kind, acting_user=acting_user, subject=subject, before=_plain(before), after=_plain(after)
-        )
-
-
-def _append(
-    tenant: models.Model,
-    *,
-    kind: str,
-    acting_user: AbstractBaseUser | None,
-    subject: str,
-    before: Any,
-    after: Any,
-) -> LedgerEntry:
-    head = _locked_head(tenant)
     origin = current_origin()
-    entry = LedgerEntry(
-        tenant_id=tenant.pk,
-        seq=head.seq + 1,
-        at=timezone.now(),
-        kind=kind,
-        actor=str(acting_user) if acting_user else SYSTEM,
-        actor_user_id=acting_user.pk if acting_user else None,
-        subject=subject[:254],
-        channel=origin.channel.value,
-        address=origin.address,
-        before=before,
-        after=after,
-    )
+    told = {
+        "at": timezone.now(),
+        "kind": kind,
+        "actor": str(acting_user) if acting_user else SYSTEM,
+        "actor_user_id": acting_user.pk if acting_user else None,
+        "subject": subject[:254],
+        "channel": origin.channel.value,
+        "address": origin.address,
+        "before": _plain(before),
+        "after": _plain(after),
+    }
+    if tenant is None:
+        return _append(PlatformEntry(**told), head=_locked_head(PlatformHead, PLATFORM_HEAD))
+    with scope(tenant=tenant.pk):
+        return _append(LedgerEntry(tenant_id=tenant.pk, **told), head=_locked_head(LedgerHead, tenant.pk))
+
+
+def _append(entry: Entry, *, head: Head) -> Entry:
+    entry.seq = head.seq + 1
     entry.digest = digest_of(entry, previous=bytes(head.digest))
     entry.save(force_insert=True)
     head.seq, head.digest = entry.seq, entry.digest
@@ -84,10 +78,11 @@ def _append(
     return entry
 
 
-def digest_of(entry: LedgerEntry, *, previous: bytes) -> bytes:
+def digest_of(entry: Entry, *, previous: bytes) -> bytes:
     """SHA-256 over the digest before it and the entry as canonical JSON (sorted keys, no blanks, UTF-8)."""
+    tenant_id: UUID | None = entry.tenant_id  # type: ignore[attr-defined]  # both kinds of entry have it
     fields: dict[str, Any] = {
-        "tenant": str(entry.tenant_id),
+        "tenant": str(tenant_id) if tenant_id else None,
         "seq": entry.seq,
         "at": _microseconds(entry.at),
         "kind": entry.kind,
@@ -105,27 +100,35 @@ def digest_of(entry: LedgerEntry, *, previous: bytes) -> bytes:
     return hashlib.sha256(context + previous + canonical.encode()).digest()
 
 
-def first_break(tenant_id: UUID) -> int | None:
-    """The seq of the first entry that isn't what was appended there; None when the chain holds up to its head."""
-    previous, seq = GENESIS, 0
+def first_break(tenant_id: UUID | None) -> int | None:
+    """The seq of the first entry that isn't what was appended there; None when the chain holds up to its head.
+
+    Of the platform's ledger for None.
+    """
+    if tenant_id is None:
+        return _first_break(PlatformEntry.objects.all(), PlatformHead.objects.first())
     with scope(tenant=tenant_id):
-        for entry in LedgerEntry.objects.order_by("seq").iterator(chunk_size=1_000):
-            seq += 1
-            if entry.seq != seq or digest_of(entry, previous=previous) != bytes(entry.digest):
-                return seq
-            previous = bytes(entry.digest)
-        head = LedgerHead.objects.filter(pk=tenant_id).first()
+        return _first_break(LedgerEntry.objects.all(), LedgerHead.objects.filter(pk=tenant_id).first())
+
+
+def _first_break(entries: models.QuerySet[Any], head: Head | None) -> int | None:
+    previous, seq = GENESIS, 0
+    for entry in entries.order_by("seq").iterator(chunk_size=1_000):
+        seq += 1
+        if entry.seq != seq or digest_of(entry, previous=previous) != bytes(entry.digest):
+            return seq
+        previous = bytes(entry.digest)
     return None if head is None or (head.seq, bytes(head.digest)) == (seq, previous) else seq + 1
 
 
-def _locked_head(tenant: models.Model) -> LedgerHead:
-    """The tenant's head under a row lock, made when it is missing."""
-    heads = LedgerHead.objects.select_for_update()
-    head = heads.filter(pk=tenant.pk).first()
+def _locked_head(kind: type[HeadT], key: UUID | int) -> HeadT:
+    """The ledger's head under a row lock, made when it is missing."""
+    heads = kind._default_manager.select_for_update()
+    head = heads.filter(pk=key).first()
     if head is None:
         with transaction.atomic():  # two first entries at once: the second waits here for the first
-            LedgerHead.objects.bulk_create([LedgerHead(tenant_id=tenant.pk, digest=GENESIS)], ignore_conflicts=True)
-        head = heads.get(pk=tenant.pk)
+            kind._default_manager.bulk_create([kind(pk=key, digest=GENESIS)], ignore_conflicts=True)
+        head = heads.get(pk=key)
     return head
 
 

@@ -1,8 +1,8 @@
-"""The entries, and the head of each tenant's chain. PostgreSQL refuses their change by triggers (migration 0001)."""
+"""The entries, and the head of each chain. PostgreSQL refuses their change by grants and triggers (migration 0002)."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from django.conf import settings
 from django.db import models
@@ -11,18 +11,38 @@ from django_scopes import ScopedManager
 from controlplane.ledger.errors import LedgerIsReadOnly
 
 
-class LedgerHead(models.Model):
-    """The last entry of a tenant's ledger. Its row lock puts the tenant's entries into an order without gaps."""
+class Head(models.Model):
+    """The last entry of a ledger. Its row lock puts the ledger's entries into an order without gaps."""
 
-    tenant = models.OneToOneField("accounts.Tenant", on_delete=models.PROTECT, primary_key=True, related_name="+")
     seq = models.BigIntegerField(default=0)
     digest = models.BinaryField(max_length=32)
+
+    class Meta:
+        abstract = True
+
+
+class LedgerHead(Head):
+    """Of a tenant's ledger."""
+
+    tenant = models.OneToOneField("accounts.Tenant", on_delete=models.PROTECT, primary_key=True, related_name="+")
 
     def __str__(self) -> str:
         return f"{self.tenant_id} at {self.seq}"
 
 
-class LedgerEntryQuerySet(models.QuerySet["LedgerEntry"]):
+class PlatformHead(Head):
+    """Of the platform's ledger: one row."""
+
+    id = models.SmallIntegerField(primary_key=True, default=1)
+
+    class Meta:
+        constraints = (models.CheckConstraint(name="platform_head_is_one", condition=models.Q(id=1)),)
+
+    def __str__(self) -> str:
+        return f"platform at {self.seq}"
+
+
+class EntryQuerySet(models.QuerySet[Any]):
     """Reads only."""
 
     def update(self, **_: Any) -> int:
@@ -34,13 +54,12 @@ class LedgerEntryQuerySet(models.QuerySet["LedgerEntry"]):
         raise LedgerIsReadOnly
 
 
-class LedgerEntry(models.Model):
+class Entry(models.Model):
     """One change: who did what to which object, from where, and what it was before and after, without secrets.
 
     `digest` = SHA-256 of the entry's canonical form and the digest before it (`actions.digest_of`).
     """
 
-    tenant = models.ForeignKey("accounts.Tenant", on_delete=models.PROTECT, related_name="+")
     seq = models.BigIntegerField()
     at = models.DateTimeField()
     kind = models.CharField(max_length=64)
@@ -55,17 +74,8 @@ class LedgerEntry(models.Model):
     after = models.JSONField(null=True)
     digest = models.BinaryField(max_length=32)
 
-    objects: Any = ScopedManager(tenant="tenant", _manager_class=models.Manager.from_queryset(LedgerEntryQuerySet))
-
     class Meta:
-        ordering = ("-seq",)
-        verbose_name_plural = "ledger entries"
-        constraints = (models.UniqueConstraint(fields=("tenant", "seq"), name="ledger_seq_once_per_tenant"),)
-        indexes = (
-            models.Index(fields=("tenant", "-at")),
-            models.Index(fields=("tenant", "kind", "-seq")),
-            models.Index(fields=("tenant", "subject", "-seq")),
-        )
+        abstract = True
 
     def __str__(self) -> str:
         return f"{self.seq} {self.kind} {self.subject}"
@@ -79,3 +89,40 @@ class LedgerEntry(models.Model):
     def delete(self, *_: Any, **__: Any) -> tuple[int, dict[str, int]]:
         """Raises `LedgerIsReadOnly`."""
         raise LedgerIsReadOnly
+
+
+class LedgerEntry(Entry):
+    """A change in a tenant."""
+
+    tenant = models.ForeignKey("accounts.Tenant", on_delete=models.PROTECT, related_name="+")
+
+    objects: Any = ScopedManager(tenant="tenant", _manager_class=models.Manager.from_queryset(EntryQuerySet))
+
+    class Meta:
+        ordering = ("-seq",)
+        verbose_name_plural = "ledger entries"
+        constraints = (models.UniqueConstraint(fields=("tenant", "seq"), name="ledger_seq_once_per_tenant"),)
+        indexes = (
+            models.Index(fields=("tenant", "-at")),
+            models.Index(fields=("tenant", "kind", "-seq")),
+            models.Index(fields=("tenant", "subject", "-seq")),
+        )
+
+
+class PlatformEntry(Entry):
+    """A change of what belongs to no tenant: tenants themselves, operators, and people without a role anywhere.
+
+    Operators see it. It tells nothing of what is inside of a tenant.
+    """
+
+    #: As `digest_of` asks for it.
+    tenant_id: ClassVar[None] = None
+
+    objects: Any = models.Manager.from_queryset(EntryQuerySet)()
+
+    class Meta:
+        ordering = ("-seq",)
+        verbose_name = "platform entry"
+        verbose_name_plural = "platform entries"
+        constraints = (models.UniqueConstraint(fields=("seq",), name="platform_seq_once"),)
+        indexes = (models.Index(fields=("-at",)),)

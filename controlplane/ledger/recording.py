@@ -21,11 +21,12 @@ def save_recorded(
     fields: Sequence[str],
     also: Mapping[str, Any] | None = None,
     tenant: models.Model | None = None,
+    is_platforms: bool = False,
 ) -> bool:
     """Validate and save a tenant's row and append `<noun>.created` or `<noun>.changed`. False when nothing differed.
 
     `fields` are what the entry tells; `also` says more of the new state, such as {"secret": True} for "it was set".
-    `tenant` is whose ledger, where that isn't `row.tenant`.
+    `tenant` is whose ledger, where that isn't `row.tenant`; what `is_platforms` is told in the platform's, too.
     Raises Django's ValidationError, also when the row refers to a row of another tenant.
     """
     owner = tenant or _tenant_of(row)
@@ -40,14 +41,15 @@ def save_recorded(
         row.full_clean()
         _refuse_foreign(row, owner)
         row.save()
-        append_entry(
-            tenant=owner,
-            kind=f"{noun}.created" if before is None else f"{noun}.changed",
-            acting_user=acting_user,
-            subject=subject_of(noun, row),
-            before=before,
-            after=after,
-        )
+        for ledger in (owner, None) if is_platforms else (owner,):
+            append_entry(
+                tenant=ledger,
+                kind=f"{noun}.created" if before is None else f"{noun}.changed",
+                acting_user=acting_user,
+                subject=subject_of(noun, row),
+                before=before,
+                after=after,
+            )
         return True
 
 

@@ -13,7 +13,7 @@ from accounts.models import Tenant, User
 from controlplane.database.roles import owning
 from controlplane.ledger.actions import append_entry, first_break
 from controlplane.ledger.errors import LedgerIsReadOnly, SecretInLedger
-from controlplane.ledger.models import LedgerEntry, LedgerHead
+from controlplane.ledger.models import Entry, LedgerEntry, LedgerHead
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def globex(db: None) -> Tenant:
     return Tenant.objects.create(slug="globex", name="Globex")
 
 
-def append(tenant: Tenant, kind: str = "agent.created") -> LedgerEntry:
+def append(tenant: Tenant, kind: str = "agent.created") -> Entry:
     with transaction.atomic():
         return append_entry(
             tenant=tenant, kind=kind, acting_user=None, subject="agent:x", before=None, after={"name": "x"}

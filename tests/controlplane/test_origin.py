@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -9,13 +10,14 @@ import pytest
 from asgiref.sync import sync_to_async
 from channels.testing import WebsocketCommunicator
 from django.core.cache import cache
-from django.core.management import call_command
+from django.db import connections
 from django.test import Client
 from django.utils import timezone
 from django_scopes import scope
 from rest_framework.test import APIRequestFactory
 from rest_framework.throttling import AnonRateThrottle
 
+import manage
 from accounts import actions
 from accounts.oauth import limits
 from accounts.signin.models import SignIn
@@ -141,12 +143,17 @@ def test_a_local_account_was_used_from_there(acme: Site) -> None:  # noqa: F811
     assert origin_of(acme, "break_glass.used") == ("sign-in", PEER)
 
 
-def test_what_is_applied_came_from_the_command_line(acme: Site, tmp_path: Path) -> None:  # noqa: F811
+def test_what_is_applied_came_from_the_command_line(
+    acme: Site,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     file = tmp_path / "agent.yaml"
     file.write_text("kind: Agent\ntenant: acme\nname: writer\n")
-    call_command("apply", file=[file], verbosity=0)
+    monkeypatch.setattr(sys, "argv", ["manage.py", "apply", "-f", str(file)])
+    monkeypatch.setattr(connections, "close_all", lambda: None)
+    manage.main()
     assert origin_of(acme, "agent.created") == ("cli", "")
-    actions.save_agent(acme.agent, acting_user=None)
     assert current_origin() == SYSTEM_ORIGIN
 
 

@@ -26,16 +26,16 @@ if TYPE_CHECKING:
 
     from pytest_django.fixtures import Settings
 
-APPEND_ONLY = {"ledger_ledgerentry", "policies_policyversion", "agent_sessions_journalbatch"}
+APPEND_ONLY = {"ledger_ledgerentry", "ledger_platformentry", "policies_policyversion", "agent_sessions_journalbatch"}
 
 #: What somebody who can run SQL under the application's role would try, with a table in braces.
 ON_A_TABLE = (
-    "UPDATE {} SET tenant_id = tenant_id",
+    "UPDATE {} SET id = id",
     "DELETE FROM {}",
     "TRUNCATE {}",
     "TRUNCATE {} CASCADE",
     "MERGE INTO {} t USING (SELECT 1) s ON true WHEN MATCHED THEN DELETE",
-    "INSERT INTO {} (id) SELECT id FROM {} ON CONFLICT (id) DO UPDATE SET tenant_id = excluded.tenant_id",
+    "INSERT INTO {} (id) SELECT id FROM {} ON CONFLICT (id) DO UPDATE SET id = excluded.id",
     "SELECT * FROM {} FOR UPDATE",
     "ALTER TABLE {} DISABLE TRIGGER ALL",
     "ALTER TABLE {} DISABLE TRIGGER refuse_change",
@@ -87,8 +87,15 @@ def acme(db: None) -> Tenant:
     return tenant
 
 
-@pytest.mark.parametrize("table", sorted(APPEND_ONLY))
-@pytest.mark.parametrize("statement", ON_A_TABLE)
+@pytest.mark.parametrize(
+    ("table", "statement"),
+    [
+        (table, statement)
+        for table in sorted(APPEND_ONLY)
+        for statement in ON_A_TABLE
+        if table != "ledger_platformentry" or "tenant_isolation" not in statement  # it has no tenants
+    ],
+)
 def test_the_record_is_out_of_the_applications_reach(acme: Tenant, table: str, statement: str) -> None:
     refusals = "permission denied|must be owner|rejected by"
     with scope(tenant=acme), pytest.raises(DatabaseError, match=refusals), transaction.atomic():

@@ -27,6 +27,8 @@ SHARED = {
     "django_content_type",
     "django_migrations",
     "django_session",
+    "ledger_platformentry",
+    "ledger_platformhead",
 }
 SHARED_PREFIXES = ("django_celery_beat_", "axes_", "otp_")
 

@@ -6,16 +6,15 @@ from datetime import timedelta
 from typing import Any
 
 from django.core.exceptions import ValidationError
-from django.core.management.base import CommandError, CommandParser
+from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django_scopes import scope
 
 from accounts import actions
 from accounts.models import Agent, Tenant
 from controlplane.errors import Refusal
-from controlplane.management.shell import ShellCommand
 
 
-class Command(ShellCommand):
+class Command(BaseCommand):
     """Issue a token for an agent and print it, alone on its line, so that a script can take it."""
 
     help = "Issue a token for an agent and print it. It is shown once: only its hash is kept."

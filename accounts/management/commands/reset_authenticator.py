@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.core.management.base import CommandError, CommandParser
+from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from accounts.models import User
 from accounts.signin.breakglass import remove_authenticator
-from controlplane.management.shell import ShellCommand
 
 
-class Command(ShellCommand):
+class Command(BaseCommand):
     """Take a person's lost authenticator away, so that the next sign-in sets up another."""
 
     help = "Take a person's lost authenticator away. Their next sign-in by password sets up another."

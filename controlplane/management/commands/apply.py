@@ -6,14 +6,13 @@ import os
 from pathlib import Path
 from typing import Any
 
-from django.core.management.base import CommandError, CommandParser
+from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from controlplane.apply.documents import ManifestError
 from controlplane.apply.run import apply_file
-from controlplane.management.shell import ShellCommand
 
 
-class Command(ShellCommand):
+class Command(BaseCommand):
     """Bring about what YAML documents describe; the whole file or nothing."""
 
     help = "Create and change tenants, users, agents, targets, policies … as YAML documents describe them."
