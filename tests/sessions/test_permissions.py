@@ -24,6 +24,8 @@ from controlplane.ledger.models import LedgerEntry
 from controlplane.urls import router
 from policies.actions import propose_draft, save_draft
 from policies.models import PolicyDraft
+from policies.notifying.actions import announce, save_channel
+from policies.notifying.models import ChatIdentity, Event, Notification, NotificationChannel
 from sessions.killing.actions import kill
 from tests.sessions.conftest import Site
 from tests.sessions.people import furnish, person, signed_in
@@ -117,6 +119,17 @@ MATRIX: Final[dict[str, Row]] = {
     "POST join-token-list": write(201, {"worker_name": "edge-3"}),
     "GET join-token-detail": read(),
     "POST join-token-revoke": write(200),
+    "GET notification-channel-list": read(Power.MANAGE),
+    "POST notification-channel-list": write(201, {"name": "mail", "kind": "email"}),
+    "GET notification-channel-detail": read(Power.MANAGE),
+    "PATCH notification-channel-detail": write(200, {"is_active": False}),
+    "POST notification-channel-new-secret": write(201),
+    "GET notification-list": read(Power.AUDIT),
+    "GET notification-detail": read(Power.AUDIT),
+    "GET chat-identitie-list": read(Power.MANAGE),
+    "GET chat-identitie-detail": Row(Power.MANAGE, Power.MANAGE, 200),  # one's own, or of a tenant that one manages
+    "DELETE chat-identitie-detail": Row(Power.MANAGE, Power.MANAGE, 204),
+    "POST chat-identitie-code": write(201, {"tenant": "acme"}, Power.READ),
     "GET policie-list": read(),
     "POST policie-list": write(201, {"name": "night"}),
     "GET policie-detail": read(),
@@ -182,7 +195,18 @@ def rows(acme: Site) -> dict[str, Any]:
         save_draft(draft, scope={}, rules=RULES, message="", acting_user=None)
         propose_draft(draft, acting_user=None)
         entry = LedgerEntry.objects.order_by("seq")[0]
+        channel = NotificationChannel(tenant=acme.tenant, name="hook", kind="webhook", address="https://hook.example/")
+        save_channel(channel, acting_user=None)
+        announce(
+            tenant=acme.tenant, event=Event.KILLED, key="1", title="x", url="https://gate.example/", facts=[("a", "b")]
+        )
+        linked = actions.save_user(User(email="linked@acme.example"), acting_user=None)
+        chat = ChatIdentity.objects.create(tenant=acme.tenant, channel=channel, external_id="U1", user=linked)
+        notification = Notification.objects.get(channel=channel)
     return {
+        "notification-channel": channel,
+        "notification": notification,
+        "chat-identitie": chat,
         "tenant": acme.tenant,
         "agent": acme.agent,
         "agent-token": token,
@@ -211,7 +235,7 @@ def ask(client: Client, endpoint: str, rows: dict[str, Any]) -> Any:
     basenames = (basename for _, _, basename in router.registry if name.startswith(f"{basename}-"))
     basename = max(basenames, key=len)
     body = MATRIX[endpoint].body
-    is_collection = name.endswith(("-list", "-dry-run"))
+    is_collection = name.endswith(("-list", "-dry-run", "-code"))
     if method == "POST" and name.endswith("-list"):
         body = {"tenant": "acme", **body}
         if basename == "oauth-client":
@@ -233,6 +257,8 @@ def expected(endpoint: str, role: Role) -> int:
         return row.status
     if endpoint.endswith("-list") and endpoint.startswith("GET"):
         return 200  # of an empty list
+    if "chat-identitie-" in endpoint:
+        return 404  # another person's
     return 403 if row.sees in powers or not endpoint.startswith("GET") else 404
 
 
@@ -275,8 +301,11 @@ def test_for_strangers_it_isnt_there(acme: Site, globex: Site, rows: dict[str, A
             assert answer.status_code == 200
         elif name.endswith("-dry-run") and user is outsider:
             assert (answer.status_code, answer.json()) == (200, [])
-        elif name.endswith("-list") and user is outsider:
-            assert (answer.status_code, answer.json()["errors"][0]["field"] in {"tenant", "agent", "policy"}) == (400, True)
+        elif name.endswith(("-list", "-code")) and user is outsider:
+            assert (answer.status_code, answer.json()["errors"][0]["field"] in {"tenant", "agent", "policy"}) == (
+                400,
+                True,
+            )
         elif method == "GET" or user is outsider:
             assert answer.status_code == 404
         else:
