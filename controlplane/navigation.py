@@ -10,6 +10,7 @@ from django.http import HttpRequest
 from django.urls import reverse
 from django.utils.text import capfirst
 
+from controlplane.authority import Power, authority_of
 from controlplane.env import Mode
 
 #: Group → (app label, model name, icon of Material Symbols).
@@ -33,6 +34,14 @@ GROUPS: Final[tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...]] = (
         ),
     ),
     ("Policies", (("policies", "policy", "policy"), ("policies", "policyversion", "history"))),
+    (
+        "Telling people",
+        (
+            ("policies", "notificationchannel", "notifications"),
+            ("policies", "notification", "outgoing_mail"),
+            ("policies", "chatidentity", "forum"),
+        ),
+    ),
     (
         "Targets",
         (
@@ -73,6 +82,9 @@ def sidebar(request: HttpRequest) -> list[dict[str, Any]]:
     """Unfold's navigation for this person."""
     pages = {(model._meta.app_label, model._meta.model_name): page for model, page in admin.site._registry.items()}
     navigation = []
+    if authority_of(request).may(Power.AUDIT):
+        inbox = {"title": "Approvals", "icon": "approval", "link": reverse("approvals")}
+        navigation.append({"title": "Waiting", "separator": False, "items": [inbox]})
     for title, entries in GROUPS:
         items = [
             {
