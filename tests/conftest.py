@@ -16,6 +16,13 @@ from controlplane.database.roles import owning
 
 @pytest.fixture(scope="session")
 def django_db_modify_db_settings(django_db_modify_db_settings: None) -> Iterator[None]:
+    """See `made_by_owner`."""
+    with made_by_owner():
+        yield
+
+
+@contextmanager
+def made_by_owner() -> Iterator[None]:
     """Let the tests' database be made, flushed and dropped by its owner: the role of the tests may do none of it.
 
     A test that commits is followed by a flush, which is a TRUNCATE of all tables, append-only ones included.

@@ -37,14 +37,17 @@ def main() -> None:
         django.setup()
         from django.conf import settings
 
+        from tests.conftest import made_by_owner
+
         setup_test_environment()
         runner = get_runner(settings)(verbosity=0, interactive=False)
-        databases = runner.setup_databases()
-        try:
-            _measure(stack, wanted)
-        finally:
-            runner.teardown_databases(databases)
-            teardown_test_environment()
+        with made_by_owner():
+            databases = runner.setup_databases()
+            try:
+                _measure(stack, wanted)
+            finally:
+                runner.teardown_databases(databases)
+                teardown_test_environment()
 
 
 def _measure(stack: ExitStack, wanted: int) -> None:
