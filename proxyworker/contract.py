@@ -12,6 +12,7 @@ in and out. A frame that does not decode is a broken peer: the link is closed.
       -> AppendRecords                      <- Ack
       -> RequestUpload                      <- UploadTicket | Refused
       -> RequestApproval                    <- ApprovalTicket | Refused, later ApprovalDecided
+      -> ReserveBudget                      <- BudgetLease | Refused
       -> WithdrawApproval, ApprovalPreview     (no answer)
       -> CloseSession, Heartbeat               (no answer)
       <- Revoke, PolicyChanged, AskPreview     (any time)
@@ -27,7 +28,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from policies.engine import Decision, Operation, Policy, Principal
+from policies.engine import Decision, Limit, Operation, Policy, Principal
 
 #: Both ends must speak the same version; the control plane refuses another with `RefusalCode.VERSION`.
 LINK_VERSION: Final = 1
@@ -336,6 +337,51 @@ class ApprovalPreview(Struct, frozen=True):
     problem: str
 
 
+# ---------------------------------------------------------------- budgets
+
+
+class Amounts(msgspec.Struct, frozen=True, array_like=True):
+    """How much of a limit: operations, rows, bytes."""
+
+    operations: int = 0
+    rows: int = 0
+    bytes: int = 0
+
+
+class ReserveBudget(Struct, frozen=True):
+    """A part of what `limit`, of `rule`, leaves to whom the session's operations count for.
+
+    A lease is made by its first question, under an id of the worker's own. `used` is all that was used of it so far,
+    and `wanted` what should be there beyond that; all 0 gives back what is left. As `used` is a total, a question may
+    be repeated. `period_start`: the period that the lease is of, 0 at first; of one that has passed nothing more is
+    given.
+    """
+
+    request_id: int
+    session_id: str
+    rule: str
+    limit: Limit
+    lease_id: str
+    period_start: float
+    used: Amounts
+    wanted: Amounts
+
+
+class BudgetLease(Struct, frozen=True):
+    """All that was ever given to the lease, good for `lasts_seconds` from the question on; then what is unused returns.
+
+    `left` is what nobody has used in the period, which ends at `resets_at`. What is given may be less than was wanted,
+    down to what is used: then the budget is used up, or others have leased the rest.
+    """
+
+    request_id: int
+    granted: Amounts
+    left: Amounts
+    period_start: float
+    resets_at: float
+    lasts_seconds: float
+
+
 class Heartbeat(Struct, frozen=True):
     """Still here. `journal_bytes`: what the journal holds unacknowledged."""
 
@@ -496,6 +542,7 @@ FromWorker = (
     | AppendRecords
     | RequestUpload
     | RequestApproval
+    | ReserveBudget
     | WithdrawApproval
     | ApprovalPreview
 )
@@ -512,6 +559,7 @@ FromControlPlane = (
     | ApprovalTicket
     | ApprovalDecided
     | AskPreview
+    | BudgetLease
 )
 
 
