@@ -3,7 +3,8 @@
 It imports no asyncio, socket, time, random or Django. What it needs to know is in its arguments.
 """
 
-from policies.engine.decision import DEFAULT_DENY, Decision, Obligation, Principal, SessionPolicy
+from policies.engine.conditions import ConditionFailed, check_condition, condition_holds
+from policies.engine.decision import DEFAULT_DENY, Decision, Obligation
 from policies.engine.model import (
     Approval,
     ApprovalMode,
@@ -17,9 +18,11 @@ from policies.engine.model import (
     Rule,
     Scope,
     When,
-    parse_policy,
 )
 from policies.engine.operation import UNKNOWN_OPERATION, Access, Hazard, Kind, Operation, Target
+from policies.engine.parsing import parse_policy
+from policies.engine.principal import Principal
+from policies.engine.session import SessionPolicy
 
 __all__ = [
     "DEFAULT_DENY",
@@ -27,6 +30,7 @@ __all__ = [
     "Access",
     "Approval",
     "ApprovalMode",
+    "ConditionFailed",
     "Decision",
     "Effect",
     "Hazard",
@@ -45,5 +49,7 @@ __all__ = [
     "SessionPolicy",
     "Target",
     "When",
+    "check_condition",
+    "condition_holds",
     "parse_policy",
 ]

@@ -1,10 +1,9 @@
-"""What a policy says: an immutable list of rules. How it is applied is in `decision`."""
+"""What a policy says: an immutable list of rules. `parsing` makes it of a document, `session` applies it."""
 
 from __future__ import annotations
 
-import re
 from enum import StrEnum
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -16,8 +15,14 @@ MAX_PATTERNS: Final = 500
 MAX_PATTERN_CHARACTERS: Final = 200
 MAX_CONDITION_CHARACTERS: Final = 2_000
 MAX_REASON_CHARACTERS: Final = 500
-
-_PATTERN = re.compile(r"[A-Za-z0-9_.:@/*?-]+")
+#: A filter is one predicate.
+MAX_FILTER_CHARACTERS: Final = 1_000
+MAX_NAME_CHARACTERS: Final = 100
+#: Each may cost an operation some microseconds, over long lists a millisecond.
+MAX_CONDITIONS: Final = 200
+MAX_HOLD_SECONDS: Final = 24 * 60 * 60
+#: Counts in limits: what a signed 64-bit integer and JSON both hold.
+MAX_COUNT: Final = 2**53
 
 
 class PolicyError(ValueError):
@@ -128,6 +133,10 @@ class Limit(Struct, frozen=True, kw_only=True):
     statement_seconds: int = 0
 
 
+#: What a mask can do to a value.
+MASK_METHODS: Final = ("redact", "null", "hash", "last4")
+
+
 class Mask(Struct, frozen=True, kw_only=True):
     """How the rule's columns are shown: `redact` (fixed text), `null`, `hash` (same for same), `last4`."""
 
@@ -164,58 +173,3 @@ class Policy(Struct, frozen=True, kw_only=True):
 
     version: str
     rules: tuple[Rule, ...] = ()
-
-
-def parse_policy(version: str, rules: Any, *, within: Any = None) -> Policy:
-    """Build a policy from decoded YAML or JSON: a list of mappings with the fields of `Rule`, and the policy's scope.
-
-    Raises `PolicyError`, which names the field, for anything that isn't plainly a policy.
-    """
-    try:
-        policy = Policy(version=version, rules=msgspec.convert(rules, tuple[Rule, ...]))
-    except msgspec.ValidationError as error:
-        raise PolicyError("rules", str(error), "See docs/policy.md for the form of a rule") from error
-    if len(policy.rules) > MAX_RULES:
-        raise PolicyError("rules", f"{len(policy.rules)} rules", f"A policy has at most {MAX_RULES}")
-    scope = _parse_scope(within)
-    seen: set[str] = set()
-    for index, rule in enumerate(policy.rules):
-        at = f"rules[{index}]"
-        if not rule.name.strip():
-            raise PolicyError(f"{at}.name", "is empty", "Give the rule a name: decisions cite it")
-        if rule.name in seen:
-            raise PolicyError(f"{at}.name", f"{rule.name!r} is used twice", "Names are unique within a policy")
-        seen.add(rule.name)
-        _check_scope(at, rule, scope)
-    if scope is None:
-        return policy
-    return msgspec.structs.replace(
-        policy, rules=tuple(msgspec.structs.replace(rule, within=scope) for rule in policy.rules)
-    )
-
-
-def _parse_scope(within: Any) -> Scope | None:
-    if not within:
-        return None
-    try:
-        return msgspec.convert(within, Scope)
-    except msgspec.ValidationError as error:
-        raise PolicyError("scope", str(error), "See docs/policy.md for the form of a scope") from error
-
-
-def _check_scope(at: str, rule: Rule, within: Scope | None) -> None:
-    scopes = (rule, within) if within is not None else (rule,)
-    if not any(scope.agents or scope.groups or scope.sponsors or scope.claims for scope in scopes):
-        raise PolicyError(f"{at}.agents", "is empty, and so are groups, sponsors and claims", 'Name whom, "*" for all')
-    if not any(scope.targets or scope.environments or scope.target_labels for scope in scopes):
-        raise PolicyError(f"{at}.targets", "is empty, and so are environments and labels", 'Name what, "*" for all')
-    for field in ("agents", "groups", "sponsors", "targets", "environments"):
-        _check_patterns(f"{at}.{field}", getattr(rule, field))
-
-
-def _check_patterns(field: str, patterns: tuple[str, ...]) -> None:
-    if len(patterns) > MAX_PATTERNS:
-        raise PolicyError(field, f"has {len(patterns)} patterns", f"A list has at most {MAX_PATTERNS}")
-    for pattern in patterns:
-        if len(pattern) > MAX_PATTERN_CHARACTERS or not _PATTERN.fullmatch(pattern):
-            raise PolicyError(field, f"{pattern[:50]!r} is no name or pattern", "Letters, digits, . _ : @ / - * and ?")

@@ -63,6 +63,11 @@ class Kind(StrEnum):
     UNKNOWN = "unknown"
 
 
+def is_sql(kind: str) -> bool:
+    """Whether the objects of accesses of this kind are `schema.name`."""
+    return ":" not in kind
+
+
 class Hazard(StrEnum):
     """What is dangerous about an operation, whatever it touches."""
 
@@ -112,7 +117,7 @@ class Access(msgspec.Struct, frozen=True, array_like=True):
     columns: tuple[str, ...] = ()
 
 
-class Operation(msgspec.Struct, frozen=True):
+class Operation(msgspec.Struct, frozen=True, cache_hash=True):
     """What the agent wants done. `template` (hex or empty) is the same for statements that differ in literals only.
 
     `hazards` are `Hazard`s. `verb` is for people: the kinds, in their order.

@@ -121,8 +121,8 @@ def test_publishing_is_in_the_ledger_with_the_rules_before_and_after(acme: Tenan
         ([{**READ_SHOP, "agents": []}], "rules[0].agents"),
         ([{**READ_SHOP, "name": " "}], "rules[0].name"),
         ([READ_SHOP, READ_SHOP], "rules[1].name"),
-        ([{**READ_SHOP, "effect": "maybe"}], "rules"),
-        ([{**READ_SHOP, "surprise": 1}], "rules"),
+        ([{**READ_SHOP, "effect": "maybe"}], "rules[0].effect"),
+        ([{**READ_SHOP, "surprise": 1}], "rules[0].surprise"),
         ("read", "rules"),
     ],
 )

@@ -1,0 +1,254 @@
+"""One decision on one operation.
+
+For each party and each access: a rule that restricts and *touches* the access applies. Then some rule, an allowing one
+or one that requires an approval, has to *cover* it, or it is denied: so an approval lets nothing pass that no rule
+covers. The conditions of all rules that match otherwise are asked, until a deny is found; one that fails denies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+
+from policies.engine.conditions import Ask, ConditionFailed, Scene
+from policies.engine.decision import DEFAULT_DENY, Decision, Obligation
+from policies.engine.model import Approval, ApprovalMode, Effect, Mask, Rule
+from policies.engine.operation import NOTHING, Access, Kind, Operation, Target
+from policies.engine.rules import COVERING, KindRules, ReadyRule
+from policies.engine.words import (
+    RETRYING,
+    join,
+    names,
+    noun,
+    say_access,
+    say_allowed,
+    say_missing,
+    say_unqualified,
+)
+
+#: Rules nearly covering an access that a refusal tells of.
+MAX_MISSING: Final = 3
+_KINDS: Final = frozenset(Kind)
+
+
+class Party:
+    """One of those who need to be allowed, with the rules in scope; by kind from the first operation of it on."""
+
+    def __init__(self, name: str, rules: list[ReadyRule]) -> None:
+        self.name = name
+        self.rules = rules
+        self._by_kind: dict[str, KindRules] = {}
+        self._allowed: str | None = None
+
+    def of_kind(self, kind: str) -> KindRules:
+        """The rules that speak of it."""
+        found = self._by_kind.get(kind)
+        if found is None:
+            found = KindRules(self.rules, kind)
+            if kind in _KINDS:  # other words are not bounded in number
+                self._by_kind[kind] = found
+        return found
+
+    def say_allowed(self) -> str:
+        """What it may do here, in short."""
+        if self._allowed is None:
+            self._allowed = say_allowed(ready.rule for ready in self.rules if ready.rule.effect in COVERING)
+        return self._allowed
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """What holds for a whole session."""
+
+    version: str
+    target: Target
+    scene: Scene
+    parties: tuple[Party, ...]
+
+
+class Deciding:
+    """One decision in the making. `read_text`, `read_time`: a condition that was asked read the text, or the time."""
+
+    __slots__ = (
+        "_allowing",
+        "_answers",
+        "_approving",
+        "_ask",
+        "_bound",
+        "_hazards",
+        "_obligations",
+        "_operation",
+        "read_text",
+        "read_time",
+    )
+
+    def __init__(self, bound: Bound, operation: Operation, *, now: float, text: str) -> None:
+        self._bound = bound
+        self._operation = operation
+        self._hazards = frozenset(operation.hazards)
+        self._ask: Ask = bound.scene.ask(operation, now=now, text=text)
+        self._answers: dict[str, bool] = {}
+        self._allowing: Rule | None = None
+        self._approving: dict[str, Rule] = {}
+        self._obligations: dict[tuple[str, str, tuple[str, ...]], Obligation] = {}
+        self.read_text = False
+        self.read_time = False
+
+    def decide(self) -> Decision:
+        """Deny, for the first that denies; else what all need together."""
+        for party in self._bound.parties:
+            for access in self._operation.accesses:
+                denied = self._weigh(party, access)
+                if denied is not None:
+                    return denied
+        if self._approving:
+            return self._approval()
+        if self._allowing is None:  # no access at all
+            return self._default_deny(self._bound.parties[0], Access(Kind.UNKNOWN), ())
+        return self._decision(
+            Effect.ALLOW, self._allowing, self._allowing.reason or f"rule {self._allowing.name!r} allows it"
+        )
+
+    def _weigh(self, party: Party, access: Access) -> Decision | None:
+        of_kind = party.of_kind(access.kind)
+        try:
+            for number in of_kind.touching(access):
+                ready = party.rules[number]
+                if (
+                    ready.is_open
+                    and ready.touches_hazards(self._hazards)
+                    and ready.touches_columns(access)
+                    and self._holds(ready)
+                ):
+                    if ready.rule.effect is Effect.DENY:
+                        return self._denied(party, ready.rule, access)
+                    self._note(ready, access)
+            return self._cover(party, access, of_kind)
+        except _RuleFailed as failed:
+            reason = f"rule {failed.rule.name!r} could not be applied: {failed.problem}"
+            return self._decision(Effect.DENY, failed.rule, reason, RETRYING)
+
+    def _cover(self, party: Party, access: Access, of_kind: KindRules) -> Decision | None:
+        covering: Rule | None = None
+        missing: list[ReadyRule] = []
+        for number in of_kind.covering(access):
+            ready = party.rules[number]
+            if covering is not None and ready.condition is None and not ready.problem:
+                continue
+            is_match = ready.is_open and not ready.uncovered(self._hazards) and ready.covers_columns(access)
+            if is_match and self._holds(ready):
+                covering = covering or ready.rule
+            elif len(missing) < MAX_MISSING:
+                missing.append(ready)
+        if covering is None:
+            return self._default_deny(party, access, missing)
+        self._allowing = self._allowing or covering
+        return None
+
+    def _holds(self, ready: ReadyRule) -> bool:
+        if ready.problem:
+            raise _RuleFailed(ready.rule, ready.problem)
+        condition = ready.condition
+        if condition is None:
+            return True
+        name = ready.rule.name
+        if name not in self._answers:
+            self.read_text |= condition.reads_text
+            self.read_time |= condition.reads_time
+            try:
+                self._answers[name] = self._ask(condition, ready.zone)
+            except ConditionFailed as failed:
+                raise _RuleFailed(ready.rule, f"its condition gives no answer: {failed.problem}") from failed
+        return self._answers[name]
+
+    def _note(self, ready: ReadyRule, access: Access) -> None:
+        rule = ready.rule
+        if rule.effect is Effect.REQUIRE_APPROVAL:
+            self._approving[rule.name] = rule
+            return
+        about, columns = access.object, ready.columns_meant(access)
+        if rule.effect is Effect.LIMIT and not (rule.limit is not None and rule.limit.distinct):
+            about, columns = NOTHING, ()  # of the operation as a whole
+        elif rule.effect is Effect.FILTER:
+            columns = ()
+        self._obligations[rule.name, about, columns] = Obligation(
+            rule=rule.name,
+            limit=rule.limit,
+            mask=(rule.mask or Mask()) if rule.effect is Effect.MASK else None,
+            filter=rule.filter,
+            object=about,
+            columns=columns,
+        )
+
+    # ------------------------------------------------------------ words
+
+    def _denied(self, party: Party, rule: Rule, access: Access) -> Decision:
+        said = say_access(access)
+        because = f": {rule.reason}" if rule.reason else ""
+        reason = f"rule {rule.name!r} denies {party.name} on {self._bound.target.name}: {said}{because}"
+        return self._decision(Effect.DENY, rule, reason, join(RETRYING, say_unqualified(access), party.say_allowed()))
+
+    def _default_deny(self, party: Party, access: Access, missing: Iterable[ReadyRule]) -> Decision:
+        target = self._bound.target.name
+        near = [
+            say_missing(
+                ready.rule,
+                access,
+                columns=not ready.covers_columns(access),
+                hazards=ready.uncovered(self._hazards),
+            )
+            for ready in missing
+        ]
+        return Decision(
+            effect=Effect.DENY,
+            policy_version=self._bound.version,
+            rule=DEFAULT_DENY,
+            reason=f"no rule allows {party.name} on {target}: {say_access(access)}",
+            help=join(
+                f"But {'; '.join(near)}." if near else "",
+                say_unqualified(access),
+                party.say_allowed(),
+                f"For more, ask an administrator for a policy rule that allows {noun(party.name)} on target {target}.",
+            ),
+        )
+
+    def _approval(self) -> Decision:
+        rules = [self._approving[name] for name in sorted(self._approving)]
+        first, *others = _merge([rule.approval for rule in rules if rule.approval is not None])
+        if len(rules) == 1:
+            reason = rules[0].reason or f"rule {rules[0].name!r} requires an approval"
+        else:
+            reason = f"rules {names(repr(rule.name) for rule in rules)} require an approval"
+        decision = self._decision(Effect.REQUIRE_APPROVAL, rules[0], reason)
+        return msgspec.structs.replace(decision, approval=first, further_approvals=tuple(others))
+
+    def _decision(self, effect: Effect, rule: Rule, reason: str, what_helps: str = "") -> Decision:
+        return Decision(
+            effect=effect,
+            policy_version=self._bound.version,
+            rule=rule.name,
+            reason=reason,
+            help=what_helps,
+            obligations=() if effect is Effect.DENY else tuple(self._obligations.values()),
+        )
+
+
+class _RuleFailed(Exception):
+    """A rule that would have to be asked can't be."""
+
+    def __init__(self, rule: Rule, problem: str) -> None:
+        super().__init__(problem)
+        self.rule = rule
+        self.problem = problem
+
+
+def _merge(approvals: list[Approval]) -> list[Approval]:
+    """One for each flow. All wait in one way: not at all if one defers, else for the shortest time."""
+    mode = ApprovalMode.DEFER if any(one.mode is ApprovalMode.DEFER for one in approvals) else ApprovalMode.HOLD
+    held = min((one.hold_seconds for one in approvals if one.hold_seconds), default=0)
+    hold_seconds = held if mode is ApprovalMode.HOLD else 0
+    flows = dict.fromkeys(one.flow for one in approvals)
+    return [Approval(flow=flow, mode=mode, hold_seconds=hold_seconds) for flow in flows]
