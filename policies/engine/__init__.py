@@ -3,6 +3,7 @@
 It imports no asyncio, socket, time, random or Django. What it needs to know is in its arguments.
 """
 
+from policies.engine.check import Finding, Known, check_policy
 from policies.engine.conditions import ConditionFailed, check_condition, condition_holds
 from policies.engine.decision import DEFAULT_DENY, Decision, Obligation
 from policies.engine.model import (
@@ -33,8 +34,10 @@ __all__ = [
     "ConditionFailed",
     "Decision",
     "Effect",
+    "Finding",
     "Hazard",
     "Kind",
+    "Known",
     "Limit",
     "LimitOf",
     "LimitPer",
@@ -50,6 +53,7 @@ __all__ = [
     "Target",
     "When",
     "check_condition",
+    "check_policy",
     "condition_holds",
     "parse_policy",
 ]

@@ -59,10 +59,10 @@ def _is_in_scope(scope: Scope, principal: Principal, party: str, target: Target)
         and (not scope.groups or any(map(matcher(scope.groups), principal.groups)))
         and (not scope.sponsors or matches_any(scope.sponsors, principal.sponsor))
         and (not scope.environments or matches_any(scope.environments, target.environment))
-        and all(_is_labelled(principal.labels, name, text) for name, text in scope.claims.items())
-        and all(_is_labelled(target.labels, name, text) for name, text in scope.target_labels.items())
+        and all(is_labelled(principal.labels, name, text) for name, text in scope.claims.items())
+        and all(is_labelled(target.labels, name, text) for name, text in scope.target_labels.items())
     )
 
 
-def _is_labelled(labels: dict[str, str], name: str, pattern: str) -> bool:
+def is_labelled(labels: dict[str, str], name: str, pattern: str) -> bool:
     return matches_any((pattern,), labels.get(name, ""))

@@ -1,0 +1,139 @@
+"""Whether one rule takes in all of another: certain when True, unknown when False."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from policies.engine.model import Effect, Rule, Scope
+from policies.engine.operation import Hazard, Kind, is_sql
+from policies.engine.patterns import allowed_name, are_within, is_everything, is_qualified, matches_any, tails
+from policies.engine.rules import COVERING, ORDINARY_HAZARDS
+
+#: Kinds that have an object, but for a `SELECT` of nothing.
+_WITH_OBJECT: Final = frozenset({Kind.SELECT, Kind.INSERT, Kind.UPDATE, Kind.DELETE, Kind.MERGE, Kind.TRUNCATE})
+
+
+def is_shadowed(rule: Rule, other: Rule) -> bool:
+    """Whether `rule` never has an effect, because `other` denies all that it speaks of."""
+    if other.effect is not Effect.DENY or rule.effect is Effect.DENY:
+        return False
+    return _is_wider(rule, other) and _touches_all(rule, other)
+
+
+def is_redundant(rule: Rule, other: Rule) -> bool:
+    """Whether `other`, of the same effect, takes in all that `rule` does."""
+    if rule.effect is not other.effect or not _is_wider(rule, other):
+        return False
+    if rule.effect is Effect.ALLOW:
+        return _covers_all(rule, other)
+    if rule.effect is Effect.REQUIRE_APPROVAL:
+        return rule.approval == other.approval and _covers_all(rule, other) and _touches_all(rule, other)
+    if (rule.mask, rule.limit, rule.filter) != (other.mask, other.limit, other.filter):
+        return False
+    # A limit on distinct values, a mask, and a filter are of what the rule names; two limits count apart anyway.
+    return rule.effect is not Effect.LIMIT and _touches_all(rule, other)
+
+
+def _is_wider(rule: Rule, other: Rule) -> bool:
+    """Who, where and when."""
+    return (
+        _is_wider_scope(rule, other)
+        and (other.when is None or other.when == rule.when)
+        and (not other.condition or other.condition == rule.condition)
+    )
+
+
+def _is_wider_scope(rule: Scope, other: Scope) -> bool:
+    if any(":" in agent for agent in rule.agents):
+        return False  # whom a policy names needs a rule of their own: the name alone has an effect
+    return all(
+        not getattr(other, field)
+        or (bool(getattr(rule, field)) and are_within(getattr(rule, field), getattr(other, field)))
+        for field in ("agents", "groups", "sponsors", "targets", "environments")
+    ) and all(_is_wider_mapping(getattr(rule, field), getattr(other, field)) for field in ("claims", "target_labels"))
+
+
+def _is_wider_mapping(patterns: Mapping[str, str], wider: Mapping[str, str]) -> bool:
+    return all(name in patterns and are_within((patterns[name],), (text,)) for name, text in wider.items())
+
+
+# ---------------------------------------------------------------- what a rule lets pass
+
+
+def _covers_all(rule: Rule, other: Rule) -> bool:
+    """Each access that `rule` covers, `other` covers."""
+    return (
+        _covered_kinds(rule) <= _covered_kinds(other)
+        and _is_wider_list(rule.objects, other.objects)
+        and _is_wider_list(tuple(map(allowed_name, rule.objects)), tuple(map(allowed_name, other.objects)))
+        and _is_wider_list(rule.columns, other.columns)
+        and _covered_hazards(rule) <= _covered_hazards(other)
+    )
+
+
+def _covered_kinds(rule: Rule) -> frozenset[Kind]:
+    return _kinds(rule) if rule.operations else _kinds(rule) - {Kind.UNKNOWN}
+
+
+def _covered_hazards(rule: Rule) -> frozenset[str]:
+    if any(is_everything(pattern) for pattern in rule.hazards):
+        return frozenset(Hazard) | {"*"}
+    if not rule.hazards:
+        return ORDINARY_HAZARDS
+    return frozenset(hazard for hazard in Hazard if matches_any(rule.hazards, hazard))
+
+
+# ---------------------------------------------------------------- what a rule speaks of
+
+
+def _touches_all(rule: Rule, other: Rule) -> bool:
+    """Each access that `rule` speaks of, `other` touches; but for a `SELECT` of nothing."""
+    return (
+        _kinds(rule) <= _kinds(other)
+        and _touches_all_hazards(rule, other)
+        and _touches_all_columns(rule, other)
+        and _touches_all_objects(rule, other)
+    )
+
+
+def _kinds(rule: Rule) -> frozenset[Kind]:
+    if rule.operations:
+        return frozenset(kind for kind in Kind if matches_any(rule.operations, kind))
+    return frozenset(kind for kind in Kind if kind is not Kind.UNKNOWN or rule.effect is not Effect.ALLOW)
+
+
+def _touches_all_hazards(rule: Rule, other: Rule) -> bool:
+    """A rule that covers takes in what has no hazard; another that names some speaks of nothing else."""
+    if not other.hazards:
+        return True
+    return rule.effect not in COVERING and bool(rule.hazards) and are_within(rule.hazards, other.hazards)
+
+
+def _touches_all_columns(rule: Rule, other: Rule) -> bool:
+    """A rule that covers takes in what names no column; another that names some speaks of nothing else."""
+    if not other.columns:
+        return True
+    return rule.effect not in COVERING and bool(rule.columns) and are_within(rule.columns, other.columns)
+
+
+def _touches_all_objects(rule: Rule, other: Rule) -> bool:
+    if not other.objects or any(is_everything(pattern) for pattern in other.objects):
+        return True
+    kinds = _kinds(rule)
+    if not rule.objects or (rule.effect in COVERING and not kinds <= _WITH_OBJECT):
+        return False
+    if not any(is_sql(kind) for kind in kinds):
+        return are_within(rule.objects, other.objects)
+    own = tuple(map(allowed_name, rule.objects)) if rule.effect in COVERING else rule.objects
+    wider = (*other.objects, *(f"*.{pattern}" for pattern in other.objects if not is_qualified(pattern)))
+    if not all(is_sql(kind) for kind in kinds):
+        own, wider = (*own, *rule.objects), other.objects
+    without_schema = [tail for pattern in own for tail in tails(pattern)[1:] or (pattern,)]
+    return are_within(own, wider) and are_within(without_schema, [t for one in other.objects for t in tails(one)])
+
+
+def _is_wider_list(patterns: tuple[str, ...], wider: tuple[str, ...]) -> bool:
+    if not wider or any(is_everything(pattern) for pattern in wider):
+        return True
+    return bool(patterns) and are_within(patterns, wider)
