@@ -12,6 +12,7 @@ class PoliciesConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        """Have people told of what happens to approvals, and open pages look again."""
-        from policies.inbox import waking  # noqa: F401  # registers its receivers
-        from policies.notifying import receivers  # noqa: F401  # likewise
+        """Have people told of what happens to approvals, and open pages and requests look again."""
+        from policies.approvals import receivers as looking  # noqa: F401  # registers its receivers
+        from policies.inbox import waking  # noqa: F401  # likewise
+        from policies.notifying import receivers as telling  # noqa: F401  # likewise

@@ -18,8 +18,11 @@ from uuid import UUID, uuid4
 import structlog
 import zstandard
 from django.db import DataError, IntegrityError, connection, transaction
+from django.db.models import Q
+from django.utils import timezone
 from django_scopes import scope
 
+from policies.approvals.settling import withdraw_held
 from proxyworker import contract
 from sessions.errors import PeerFault
 from sessions.index import BatchIndex, OperationRow, as_recordset, index_records
@@ -195,10 +198,19 @@ def _write_index(worker: LinkedWorker, index: BatchIndex) -> None:
             if cursor.fetchone()[0] != len(index.sessions):
                 raise PeerFault("records of a session that is not this worker's")
             cursor.execute(_UPDATE_SESSIONS, [as_recordset(index.sessions.values())])
+            _withdraw_held(index)
         if index.operations:
             cursor.execute(_INSERT_OPERATIONS, [worker.tenant_id, as_recordset(index.operations.values())])
         if index.outcomes:
             _update_outcomes(worker, index.outcomes)
+
+
+def _withdraw_held(index: BatchIndex) -> None:
+    """When this is committed, withdraw the approvals that closed sessions waited for."""
+    closed = [UUID(session.session_id) for session in index.sessions.values() if session.closed_at is not None]
+    if closed:
+        ended = Q(session_id__in=closed)
+        transaction.on_commit(lambda: withdraw_held(ended, reason="the session ended", now=timezone.now()), robust=True)
 
 
 def _update_outcomes(worker: LinkedWorker, outcomes: Sequence[OperationRow]) -> None:

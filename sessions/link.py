@@ -2,7 +2,8 @@
 
     Challenge ─► Enrol | Authenticate ─► Welcome, and from then on
         receive   each frame becomes a task, bounded by semaphores; batches of records stay in their order
-        watch     at each wake-up, and every `POLL_SECONDS`: which sessions have to end, may this worker still serve
+        watch     at each wake-up, and every `POLL_SECONDS`: which sessions have to end, may this worker still serve,
+              what was decided of the operations that it holds
 
 The database is asked in threads, several at once. A worker that breaks the contract is cut off, with one line in the
 log.
@@ -14,6 +15,7 @@ import asyncio
 import secrets
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from typing import Any, Final, ParamSpec, TypeVar
 from uuid import UUID
 
@@ -31,6 +33,9 @@ from proxyworker.contract import (
     MAX_FRAME_BYTES,
     Ack,
     AppendRecords,
+    ApprovalPreview,
+    ApprovalState,
+    ApprovalTicket,
     Authenticate,
     Challenge,
     CloseSession,
@@ -43,15 +48,24 @@ from proxyworker.contract import (
     PolicyChanged,
     RefusalCode,
     Refused,
+    RequestApproval,
     RequestUpload,
     RequestVerifier,
     Revoke,
+    WithdrawApproval,
     decode_from_worker,
     encode,
 )
 from proxyworker.net.tasks import spawn
 from sessions.access import standing_of
 from sessions.actions import note_closed, worker_group
+from sessions.approving import (
+    keep_preview,
+    news_of,
+    request_approval,
+    withdraw_approval,
+    withdraw_of_session,
+)
 from sessions.errors import PeerFault
 from sessions.ingest import LinkedWorker, append_records
 from sessions.logins import offer_verifier
@@ -68,6 +82,8 @@ HANDSHAKE_SECONDS: Final = 10.0
 NONCE_BYTES: Final = 32
 #: Wake-ups get lost; what they would have said is seen this much later.
 POLL_SECONDS: Final = 5.0
+#: Between two rounds that nobody woke: what has lapsed is asked for again this soon when the database didn't answer.
+LEAST_ROUND_SECONDS: Final = 0.2
 #: Questions of one link that are worked on at once; further ones wait in the socket. Two hundred agents that connect
 #: in the same second are through in a few.
 MAX_REQUESTS: Final = 32
@@ -134,6 +150,10 @@ class LinkConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         self._batch_order = asyncio.Lock()
         self._woken = asyncio.Event()
         self._revoked: set[str] = set()
+        #: Approvals that the gate was told are pending, and previews that it was asked for, at which time.
+        self._held: set[UUID] = set()
+        self._previews_asked: set[tuple[UUID, datetime]] = set()
+        self._lapses_at: datetime | None = None
         #: What the worker was told last. Whatever was in force while it was away, it is told first of all.
         self._policy_version = ""
         self._heard_at = loop.time()
@@ -199,7 +219,7 @@ class LinkConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
 
     async def _accept_frame(self, worker: LinkedWorker, frame: FromWorker) -> None:
         match frame:
-            case OpenSession() | RequestUpload() | RequestVerifier():
+            case OpenSession() | RequestUpload() | RequestVerifier() | RequestApproval():
                 await self._requests.acquire()
                 self._start("answer", self._answer(worker, frame), then=self._requests.release)
             case AppendRecords():
@@ -209,21 +229,33 @@ class LinkConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
                 now = timezone.now()
                 note = _in_scope(worker, note_closed)
                 await _in_thread(note, _uuid(session_id), worker_id=worker.id, reason=reason, now=now)
+                await _in_thread(withdraw_of_session, worker, _uuid(session_id), now=now)
+            case WithdrawApproval():
+                await _in_thread(withdraw_approval, worker, frame, now=timezone.now())
+            case ApprovalPreview():
+                await _in_thread(keep_preview, worker, frame, now=timezone.now())
             case Heartbeat(sessions=sessions, journal_bytes=journal_bytes):
                 reported = {"reported_sessions": sessions, "reported_journal_bytes": journal_bytes}
                 await _in_thread(_in_scope(worker, note_sign_of_life), worker.id, now=timezone.now(), **reported)
             case Enrol() | Authenticate():
                 raise PeerFault("a second sign-on")
 
-    async def _answer(self, worker: LinkedWorker, frame: OpenSession | RequestUpload | RequestVerifier) -> None:
+    async def _answer(
+        self, worker: LinkedWorker, frame: OpenSession | RequestUpload | RequestVerifier | RequestApproval
+    ) -> None:
         answer: FromControlPlane
         try:
             if isinstance(frame, OpenSession):
                 answer = await _in_thread(open_session, worker, frame, now=timezone.now())
             elif isinstance(frame, RequestVerifier):
                 answer = await _in_thread(offer_verifier, worker, frame)
+            elif isinstance(frame, RequestApproval):
+                answer = await _in_thread(request_approval, worker, frame, now=timezone.now())
             else:
                 answer = await _in_thread(offer_upload, worker, frame)
+        except PeerFault as error:
+            await self._fault(error.fault)
+            return
         except Exception:  # whatever it is, the agent is refused and the link goes on
             log.exception("request_failed", worker=worker.name, request=type(frame).__name__)
             answer = Refused(
@@ -233,6 +265,9 @@ class LinkConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
                 help="Try again in a minute.",
             )
         await self._say(answer)
+        if isinstance(answer, ApprovalTicket) and answer.state is ApprovalState.PENDING:
+            self._held.add(UUID(answer.approval_id))  # after the ticket, so that no decision overtakes it
+            self._woken.set()
 
     async def _append(self, worker: LinkedWorker, frame: AppendRecords) -> None:
         async with self._batch_order:  # a lock wakes its waiters in their order
@@ -279,10 +314,17 @@ class LinkConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
             except Exception:  # the database may be back at the next round
                 log.exception("watch_failed", worker=signed_on.worker.name)
             try:
-                await asyncio.wait_for(self._woken.wait(), POLL_SECONDS)
+                await asyncio.wait_for(self._woken.wait(), self._seconds_to_next_round())
             except TimeoutError:
                 continue
             self._woken.clear()
+
+    def _seconds_to_next_round(self) -> float:
+        """Until the next poll, or until the first of what is held lapses."""
+        if self._lapses_at is None:
+            return POLL_SECONDS
+        to_lapse = (self._lapses_at - timezone.now()).total_seconds()
+        return max(LEAST_ROUND_SECONDS, min(POLL_SECONDS, to_lapse))
 
     async def _enforce_standing(self, signed_on: SignedOn) -> None:
         worker, key = signed_on.worker, signed_on.public_key
@@ -302,6 +344,19 @@ class LinkConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         if standing.policy is not None and standing.policy.version != self._policy_version:
             self._policy_version = standing.policy.version
             await self._say(PolicyChanged(policy=standing.policy))
+        await self._push_approvals(worker)
+
+    async def _push_approvals(self, worker: LinkedWorker) -> None:
+        held = frozenset(self._held)
+        news = await _in_thread(news_of, worker, held, now=timezone.now())
+        self._held = (self._held - held) | news.held  # others may have come meanwhile
+        self._lapses_at = news.next_at
+        for decided in news.decided:
+            await self._say(decided)
+        for asked, preview in news.previews.items():
+            if asked not in self._previews_asked:
+                await self._say(preview)
+        self._previews_asked = set(news.previews)
 
     # ------------------------------------------------------------ the socket
 

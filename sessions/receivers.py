@@ -13,6 +13,8 @@ from django.dispatch import receiver
 
 from accounts.models import Agent, AgentToken, Membership, OidcTrust, Tenant, User
 from accounts.scim.models import ScimUser
+from policies.approvals import signals as approvals
+from policies.approvals.models import ApprovalRequest
 from policies.models import Policy
 from sessions.actions import wake_links, wake_links_of, withdraw_sessions
 from targets.models import ProxyWorker, Target
@@ -33,6 +35,11 @@ def _target_saved(instance: Target, **_: Any) -> None:
 @receiver(post_save, sender=Policy)
 def _policy_saved(instance: Policy, **_: Any) -> None:
     wake_links_of(Q(tenant=instance.tenant_id))
+
+
+@receiver([approvals.decided, approvals.preview_asked])
+def _approval_changed(request: ApprovalRequest, **_: Any) -> None:
+    wake_links({request.worker_id})
 
 
 @receiver(post_save, sender=Tenant)

@@ -7,6 +7,7 @@ from celery import shared_task
 from django.utils import timezone
 
 from sessions import actions
+from sessions.approving import withdraw_orphans
 
 log = structlog.get_logger(__name__)
 
@@ -17,6 +18,7 @@ def settle_unfinished() -> None:
     settled = actions.settle_unfinished(now=timezone.now())
     if any(settled.values()):
         log.info("sessions_settled", **settled)
+    withdraw_orphans(now=timezone.now())
 
 
 @shared_task
