@@ -28,6 +28,7 @@ from accounts.models import (
     TrustRule,
     User,
 )
+from accounts.oauth.models import OAuthClient
 from accounts.tokens import AGENT_PREFIX, API_PREFIX, NewToken, make_token
 from accounts.trust_checks import check_trust
 from controlplane.authority import Role
@@ -194,8 +195,8 @@ def revoke_api_token(token: ApiToken, *, acting_user: User | None) -> ApiToken:
     return _revoke(token, noun="api_token", acting_user=acting_user)
 
 
-def note_use(token: HashedToken, *, now: datetime) -> None:
-    """Remember that the token was used, to the minute. The caller holds the scope."""
+def note_use(token: HashedToken | OAuthClient, *, now: datetime) -> None:
+    """Remember that the token, or the client, was used, to the minute. The caller holds the scope."""
     if token.last_used_at is None or now - token.last_used_at >= USE_NOTED_EVERY:
         type(token).objects.filter(pk=token.pk).update(last_used_at=now)
 

@@ -12,6 +12,7 @@ from joserfc.errors import JoseError
 from joserfc.jwk import JWKRegistry, Key
 from joserfc.jwt import JWTClaimsRegistry
 
+from accounts.actions import note_use
 from accounts.errors import BadCredential
 from accounts.models import SigningAlgorithm
 from accounts.oauth.models import ClientAuthentication, OAuthClient
@@ -32,10 +33,19 @@ ALGORITHMS: Final = tuple(algorithm.value for algorithm in SigningAlgorithm)
 def authenticate_client(
     request: HttpRequest, form: Mapping[str, list[str]], *, now: datetime, audiences: tuple[str, ...]
 ) -> OAuthClient | None:
-    """The client, in the scope of every tenant; None when the request names none. Raises `OAuthError`.
+    """The client, noted as used; None when the request names none. Raises `OAuthError`. In the scope of every tenant.
 
     `audiences` are the names by which an assertion may call this server.
     """
+    client = _authenticate(request, form, now=now, audiences=audiences)
+    if client is not None:
+        note_use(client, now=now)
+    return client
+
+
+def _authenticate(
+    request: HttpRequest, form: Mapping[str, list[str]], *, now: datetime, audiences: tuple[str, ...]
+) -> OAuthClient | None:
     basic = basic_credentials(request)
     ways = [basic is not None, "client_secret" in form, "client_assertion" in form or "client_assertion_type" in form]
     if sum(ways) > 1:

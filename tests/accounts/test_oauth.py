@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import asyncssh
@@ -145,6 +145,28 @@ def test_a_client_gets_tokens_by_its_secret_in_either_way(acme: Site, secret_cli
         assert answer.status_code == 200, answer.content
         assert answer.json()["expires_in"] == LIFETIME.total_seconds()
         assert identify_agent(answer.json()["access_token"], now=NOW).agent == acme.agent
+
+
+def test_when_a_client_was_used_is_kept_to_the_minute(
+    acme: Site, secret_client: tuple[OAuthClient, str], key: ECKey, key_client: OAuthClient
+) -> None:
+    client, secret = secret_client
+    form = {"grant_type": "client_credentials", "client_id": client.client_id, "client_secret": secret}
+
+    def used(client: OAuthClient) -> datetime | None:
+        with scope(tenant=acme.tenant):
+            return OAuthClient.objects.get(pk=client.pk).last_used_at
+
+    assert (used(client), used(key_client)) == (None, None)
+    refused(post({**form, "client_secret": secret[:-1] + ("A" if secret[-1] != "A" else "B")}), "invalid_client", 401)
+    assert used(client) is None
+    post(form)
+    post(assertion(key_client, key))
+    assert (used(client), used(key_client)) == (NOW, NOW)
+    for seconds, expected in ((59, NOW), (60, NOW + timedelta(seconds=60))):
+        with time_machine.travel(NOW + timedelta(seconds=seconds), tick=False):
+            post(form)
+        assert used(client) == expected
 
 
 def test_a_client_gets_a_token_by_an_assertion_once(acme: Site, key: ECKey, key_client: OAuthClient) -> None:
