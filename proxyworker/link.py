@@ -13,13 +13,15 @@ import structlog
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, WebSocketException
 
-from policies.engine import Policy
+from policies.engine import Operation, Policy
 from proxyworker.contract import (
     LINK_VERSION,
     MAX_FRAME_BYTES,
     Ack,
     AppendRecords,
     ApprovalDecided,
+    ApprovalPreview,
+    ApprovalState,
     ApprovalTicket,
     AskPreview,
     Challenge,
@@ -30,8 +32,10 @@ from proxyworker.contract import (
     Heartbeat,
     LoginVerifier,
     OpenSession,
+    OperationIntent,
     PolicyChanged,
     Refused,
+    RequestApproval,
     RequestUpload,
     RequestVerifier,
     Revoke,
@@ -40,10 +44,18 @@ from proxyworker.contract import (
     TlsFacts,
     UploadTicket,
     Welcome,
+    WithdrawApproval,
     decode_from_control_plane,
     encode,
 )
-from proxyworker.errors import IdentityError, LinkError, LinkUnavailable, SessionRefused, UploadRefused
+from proxyworker.errors import (
+    ApprovalRefused,
+    IdentityError,
+    LinkError,
+    LinkUnavailable,
+    SessionRefused,
+    UploadRefused,
+)
 from proxyworker.identity import Identity
 from proxyworker.net.tasks import spawn
 
@@ -57,6 +69,8 @@ OPEN_SESSION_SECONDS: Final = 10.0
 #: A batch may wait behind others in the control plane's database.
 APPEND_SECONDS: Final = 60.0
 UPLOAD_TICKET_SECONDS: Final = 30.0
+#: A request for an approval may have to wait behind fifty others.
+APPROVAL_SECONDS: Final = 20.0
 #: Questions about sessions at once; more wait, within their own time.
 MAX_OPENING: Final = 64
 #: A dead peer is noticed after at most the sum of both.
@@ -84,6 +98,8 @@ class Link:
         self.on_approval_decided: Callable[[ApprovalDecided], None] = lambda _decided: None
         #: Called when somebody wants to know what an operation that waits for approval would touch.
         self.on_preview_asked: Callable[[AskPreview], None] = lambda _asked: None
+        #: Called at every sign-on, once questions may be asked.
+        self.on_up: Callable[[], None] = lambda: None
         #: Called at every sign-on, before `connected` is true.
         self.on_welcome: Callable[[Welcome], None] = lambda _welcome: None
         #: Asked for what to tell at each heartbeat.
@@ -202,6 +218,43 @@ class Link:
             raise UploadRefused(answer)
         return _expect(UploadTicket, answer)
 
+    async def request_approval(
+        self, intent: OperationIntent, *, operation: Operation, operation_sha256: bytes
+    ) -> ApprovalTicket:
+        """May this operation pass? Waits 20 s at most. Raises `ApprovalRefused` or `LinkUnavailable`."""
+
+        def question(request_id: int) -> RequestApproval:
+            return RequestApproval(
+                request_id=request_id,
+                session_id=intent.session_id,
+                op=intent.op,
+                kind=intent.kind,
+                text=intent.text,
+                text_bytes=intent.text_bytes,
+                operation_sha256=operation_sha256,
+                parameters=intent.parameters,
+                operation=operation,
+                decision=intent.decision,
+            )
+
+        try:
+            async with asyncio.timeout(APPROVAL_SECONDS):
+                answer = await self._ask(question)
+        except TimeoutError as error:
+            raise LinkUnavailable("a request for an approval was not answered in time") from error
+        if isinstance(answer, Refused):
+            raise ApprovalRefused(answer)
+        return _expect(ApprovalTicket, answer)
+
+    def withdraw_approval(self, approval_id: str, reason: str) -> bool:
+        """Say that nobody waits for this approval any more. False: there is no link to say it over."""
+        self._tell(WithdrawApproval(approval_id=approval_id, reason=reason))
+        return self.connected
+
+    def approval_preview(self, preview: ApprovalPreview) -> None:
+        """Say what an operation would touch; dropped without a link."""
+        self._tell(preview)
+
     async def _serve(self) -> None:
         """One connection, from its beginning to its end."""
         async with connect(
@@ -220,6 +273,7 @@ class Link:
                 welcome = await self._sign_on(socket)
             self.on_welcome(welcome)
             self._socket = socket
+            self.on_up()
             heartbeat = spawn("link-heartbeat", self._beat(socket, welcome.heartbeat_seconds))
             try:
                 async for data in socket:
@@ -281,6 +335,8 @@ class Link:
             answer.set_result(frame)
         elif isinstance(frame, SessionGrant):  # nobody waits for it any more, but it is open over there
             self.session_closed(frame.session_id, "the agent did not wait for the grant")
+        elif isinstance(frame, ApprovalTicket) and frame.state is ApprovalState.PENDING:  # likewise
+            self.withdraw_approval(frame.approval_id, "the agent did not wait for the answer")
 
     def _tell(self, frame: FromWorker) -> None:
         if self._socket is not None:

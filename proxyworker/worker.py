@@ -19,6 +19,7 @@ from proxyworker import postgres
 from proxyworker.config import Config
 from proxyworker.contract import Heartbeat
 from proxyworker.errors import ConfigError
+from proxyworker.gate.approve import Approvals
 from proxyworker.gate.content import ContentPress
 from proxyworker.gate.listener import Listener
 from proxyworker.gate.live import LiveSessions
@@ -68,11 +69,15 @@ class Worker:
             origin=config.link_origin,
         )
         self._live = LiveSessions(time.time)
+        self._approvals = Approvals(self._link, time.time)
         self._press = ContentPress()
         self._journal.on_failure.append(self._on_journal_failure)
         self._link.on_welcome = self._shipper.welcomed
         self._link.on_revoke = self._on_revoke
         self._link.on_policy = self._on_policy
+        self._link.on_up = self._approvals.linked
+        self._link.on_approval_decided = self._approvals.decided
+        self._link.on_preview_asked = self._approvals.preview_asked
         self._link.vitals = self._vitals
 
     async def run(self) -> int:
@@ -82,7 +87,14 @@ class Worker:
             loop.add_signal_handler(number, self._stop.set)
         link = spawn("link", self._link.run())
         shipper = spawn("shipper", self._shipper.run())
-        services = Services(link=self._link, journal=self._journal, live=self._live, press=self._press, clock=time.time)
+        services = Services(
+            link=self._link,
+            journal=self._journal,
+            live=self._live,
+            approvals=self._approvals,
+            press=self._press,
+            clock=time.time,
+        )
         try:
             listener = await postgres.serve(
                 listen=self._config.postgres_listen,

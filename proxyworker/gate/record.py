@@ -18,7 +18,9 @@ from proxyworker.contract import (
     MAX_RECORDED_PARAMETER_BYTES,
     MAX_RECORDED_PARAMETERS_BYTES,
     MAX_RECORDED_TEXT_BYTES,
+    ApprovalState,
     Direction,
+    OperationApproval,
     OperationIntent,
     OperationOutcome,
     OutcomeStatus,
@@ -34,7 +36,7 @@ from proxyworker.gate.errors import RecordNotKept
 from proxyworker.journal import ContentPiece, Journal, JournalError
 
 if TYPE_CHECKING:
-    from policies.engine import Decision
+    from policies.engine import Decision, Operation
 
 #: Raw content of one session on its way through the press: above it the target is not read.
 PRESS_HIGH_BYTES: Final = 4 * 1024 * 1024
@@ -52,12 +54,14 @@ class RecordedOperation:
     """An operation between its intent and its outcome. A protocol fills in what it learns."""
 
     __slots__ = (
-        "columns", "error_code", "error_message", "is_finished", "number", "on_recorded", "on_secured", "outstanding",
-        "position", "pressing", "rows", "sent", "shown", "started_ns", "status", "tags",
+        "columns", "error_code", "error_message", "intent", "is_finished", "number", "on_recorded", "on_secured",
+        "outstanding", "position", "pressing", "rows", "sent", "shown", "started_ns", "status", "tags",
     )  # fmt: skip
 
     def __init__(self, session_id: str, number: int, started_ns: int) -> None:
         self.number = number
+        #: As it was recorded; `SessionRecorder.begin` sets it.
+        self.intent: OperationIntent
         self.started_ns = started_ns
         #: Where the journal holds the intent, once flushed.
         self.position = 0
@@ -155,8 +159,12 @@ class SessionRecorder:
         *,
         decision: Decision,
         parameters: Sequence[tuple[bytes | None, bool]] = (),
+        understood: Operation | None = None,
     ) -> RecordedOperation:
-        """Note an intent. `parameters`: each value, or None for NULL, and whether it is binary."""
+        """Note an intent. `parameters`: each value, or None for NULL, and whether it is binary.
+
+        `understood`: what the text means, left out where that says nothing beyond the text.
+        """
         self._operations += 1
         operation = RecordedOperation(self._session_id, self._operations, time.monotonic_ns())
         self._unfinished[operation.number] = operation
@@ -165,20 +173,33 @@ class SessionRecorder:
             recorded_text = text[:MAX_RECORDED_TEXT_BYTES]
             self.sent(operation, text)
             self._cut.append(operation)
+        operation.intent = OperationIntent(
+            session_id=self._session_id,
+            op=operation.number,
+            at=self._clock(),
+            kind=kind,
+            text=recorded_text.decode("utf-8", "backslashreplace"),
+            text_bytes=len(text),
+            text_sha256=hashlib.sha256(text).digest(),
+            parameters=self._parameters(operation, parameters) if parameters else (),
+            decision=decision,
+            operation=understood,
+        )
+        self._records.append(operation.intent)
+        return operation
+
+    def approval(self, operation: RecordedOperation, *, approval_id: str, state: ApprovalState, reason: str) -> None:
+        """Note what became of the approval that the operation needed. Written with the next flush."""
         self._records.append(
-            OperationIntent(
+            OperationApproval(
                 session_id=self._session_id,
                 op=operation.number,
                 at=self._clock(),
-                kind=kind,
-                text=recorded_text.decode("utf-8", "backslashreplace"),
-                text_bytes=len(text),
-                text_sha256=hashlib.sha256(text).digest(),
-                parameters=self._parameters(operation, parameters) if parameters else (),
-                decision=decision,
+                approval_id=approval_id,
+                state=state,
+                reason=reason,
             )
         )
-        return operation
 
     def _parameters(
         self, operation: RecordedOperation, parameters: Sequence[tuple[bytes | None, bool]]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from proxyworker.contract import Secret, SessionGrant, TlsFacts
+    from proxyworker.gate.approve import Approvals
     from proxyworker.gate.content import ContentPress
     from proxyworker.gate.live import LiveSessions
     from proxyworker.journal import Journal
@@ -42,5 +43,6 @@ class Services:
     link: ControlPlane
     journal: Journal
     live: LiveSessions
+    approvals: Approvals
     press: ContentPress
     clock: Callable[[], float]

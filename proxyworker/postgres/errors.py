@@ -17,9 +17,11 @@ from proxyworker.gate.errors import NotAdmitted
 from proxyworker.wire.postgres import backend
 
 #: SQLSTATEs (PostgreSQL documentation, appendix A).
+SUCCESSFUL_COMPLETION: Final = "00000"
 PROTOCOL_VIOLATION: Final = "08P01"
 CONNECTION_FAILURE: Final = "08006"
 INSUFFICIENT_PRIVILEGE: Final = "42501"
+QUERY_CANCELED: Final = "57014"
 PROGRAM_LIMIT_EXCEEDED: Final = "54000"
 ADMIN_SHUTDOWN: Final = "57P01"
 CANNOT_CONNECT_NOW: Final = "57P03"

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from proxyworker.postgres.statements import NameChange
+from proxyworker.postgres.understand import CURSOR_FACTS, NAMELESS_UNKNOWN_FACTS, UNKNOWN_FACTS, Facts, NameChange
 
 #: Named statements of one session. Drivers keep some hundred; the target's own memory ends long before this.
 MAX_STATEMENTS: Final = 20_000
@@ -22,10 +22,11 @@ UNNAMED: Final = b""
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """A prepared statement. `is_read`: see `statements.is_read`."""
+    """A prepared statement. `types`: its parameters', as Parse gave them; none for one that SQL made."""
 
     text: bytes
-    is_read: bool
+    facts: Facts
+    types: bytes = b""
 
 
 class TooManyNames(Exception):
@@ -61,7 +62,7 @@ class Names:
 
     def statement(self, name: bytes) -> Statement:
         """What the name stands for. A name that was not made here is one that SQL made; its text is on record there."""
-        return self._statements.get(name) or _unknown(b"EXECUTE", name)
+        return self._statements.get(name) or _unknown(b"EXECUTE", name, NAMELESS_UNKNOWN_FACTS)
 
     def apply(self, changes: tuple[NameChange, ...]) -> None:
         """SQL has made or dropped names. Raises `TooManyNames`."""
@@ -72,7 +73,7 @@ class Names:
             elif change.text is None:
                 self.drop_statement(change.name)
             else:
-                self.set_statement(change.name, Statement(change.text, is_read=False))
+                self.set_statement(change.name, Statement(change.text, change.facts or UNKNOWN_FACTS))
 
     def set_portal(self, name: bytes, statement: Statement) -> None:
         """The portal runs this statement from now on. Raises `TooManyNames`."""
@@ -91,12 +92,12 @@ class Names:
 
     def portal(self, name: bytes) -> Statement:
         """What the portal runs; one not made here is a cursor that SQL declared."""
-        return self._portals.get(name) or _unknown(b"FETCH FROM", name)
+        return self._portals.get(name) or _unknown(b"FETCH FROM", name, CURSOR_FACTS)
 
     def transaction_ended(self) -> None:
         """No portal outlives its transaction."""
         self._portals.clear()
 
 
-def _unknown(verb: bytes, name: bytes) -> Statement:
-    return Statement(verb + b' "' + name.replace(b'"', b'""') + b'"', is_read=False)
+def _unknown(verb: bytes, name: bytes, facts: Facts) -> Statement:
+    return Statement(verb + b' "' + name.replace(b'"', b'""') + b'"', facts)

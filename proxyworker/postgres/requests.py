@@ -9,12 +9,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from policies.engine import Effect
+from policies.engine import Access, Effect, Kind, Operation
+from policies.engine.operation import NOTHING, UNRESOLVED
 from proxyworker.contract import OutcomeStatus
 from proxyworker.postgres.errors import INSUFFICIENT_PRIVILEGE, PROGRAM_LIMIT_EXCEEDED
+from proxyworker.postgres.held import HeldOperation, SessionState, combined, executed_by, refusal_of
 from proxyworker.postgres.names import UNNAMED, Names, Statement
-from proxyworker.postgres.pipeline import Expected, Pipeline, Step
-from proxyworker.postgres.statements import NameChange, is_read, name_changes
+from proxyworker.postgres.pipeline import NOT_EXECUTED, Expected, Pipeline, Step
+from proxyworker.postgres.understand import Facts, NameChange, understand
 from proxyworker.wire.postgres import backend, frontend
 from proxyworker.wire.postgres.errors import MalformedMessage
 
@@ -25,6 +27,12 @@ if TYPE_CHECKING:
 
 #: Sent behind a message whose answer decides how the next one is understood: the target answers at once.
 FLUSH_MESSAGE: Final = b"H\x00\x00\x00\x04"
+
+#: Kinds that say nothing beyond the text, where they touch nothing: not worth their place in every record.
+_TELLING_NOTHING: Final = frozenset({Kind.TRANSACTION, Kind.SET, Kind.SHOW, Kind.CURSOR, Kind.SELECT, Kind.PREPARED})
+_FUNCTION_CALL: Final = Facts(operation=Operation(accesses=(Access(Kind.CALL, UNRESOLVED),)))
+
+Values = tuple[tuple[bytes | None, bool], ...]
 
 
 @dataclass(slots=True)
@@ -42,6 +50,8 @@ class Requests:
 
     `has_write`: something was asked for that must not reach the target before its intent is durable; the owner resets.
     `is_at_barrier`: what comes next can't be understood before the last step is answered; then `on_barrier_over`.
+    `held`: the message taken last needs an approval. It was dropped; once the approval is decided (`HeldOperation`),
+    the owner has it taken again, as the next one.
     """
 
     def __init__(
@@ -52,6 +62,9 @@ class Requests:
         self._pipeline = pipeline
         self._on_barrier_over = on_barrier_over
         self._names = Names()
+        self._state = SessionState()
+        self._granted_portals: dict[bytes, str] = {}
+        self.held: HeldOperation | None = None
         self._loose: list[_LooseParse] = []
         self._bound: dict[bytes, RecordedOperation] = {}
         self._is_refusing = False
@@ -77,6 +90,12 @@ class Requests:
         Raises `MalformedMessage` for a message or a type that is none, and `TooManyNames`.
         """
         handler = self._handlers.get(kind)
+        held = self.held
+        if held is not None and held.is_skipped:
+            # The target ignores everything up to the next Sync, and would have ignored this.
+            held.operation.fail("", NOT_EXECUTED)
+            self._pipeline.finished.append(held.operation)
+            self._is_refusing, self.held = True, None
         if handler is None:
             raise MalformedMessage(f"a message of unknown type {kind}")
         if self._is_refusing and kind not in (frontend.SYNC, frontend.TERMINATE):
@@ -87,13 +106,18 @@ class Requests:
     def settle_batch(self) -> None:
         """The bytes so far are about to be forwarded: what no Bind has claimed is a preparation of its own."""
         for loose in self._loose:
-            self._claim(loose, self._recorder.begin("prepare", loose.statement.text, decision=loose.decision))
+            operation = self._recorder.begin(
+                "prepare",
+                loose.statement.text,
+                decision=loose.decision,
+                understood=_worth_recording(loose.statement.facts.operation),
+            )
+            self._claim(loose, operation)
         self._loose.clear()
 
     def refuse_oversized(self, kind: int, limit_bytes: int) -> None:
         """Refuse a message that is too long to be read."""
-        decision = self._decider.decide()
-        operation = self._recorder.begin("oversized", b"", decision=decision)
+        operation = self._recorder.begin("oversized", b"", decision=self._decider.session())
         self._refuse(
             operation,
             is_simple=kind == frontend.QUERY,
@@ -106,28 +130,33 @@ class Requests:
         """The target is idle outside a transaction, and nothing is under way."""
         self._names.transaction_ended()
         self._bound.clear()
+        self._granted_portals.clear()
 
     # ------------------------------------------------------------ the messages
 
     def _query(self, data: bytes, start: int, end: int) -> bool:
         text = frontend.parse_query(data, start, end)
-        operation = self._admit("query", text, is_simple=True)
+        statement = Statement(text, understand(text))
+        operation = self._admit("query", statement, is_simple=True)
         if operation is None:
             return False
         # A simple query drops the unnamed statement ("Message Flow: Extended Query").
         self._names.drop_statement(UNNAMED)
-        self.has_write = self.has_write or not is_read(text)
-        self._push_with_changes(Step.QUERY, operation, text)
+        self._push_with_changes(Step.QUERY, operation, statement)
         return True
 
     def _parse(self, data: bytes, start: int, end: int) -> bool:
         message = frontend.parse_parse(data, start, end)
-        decision = self._decider.decide()
-        if decision.effect is not Effect.ALLOW:
-            self._deny(self._recorder.begin("prepare", message.text, decision=decision), decision, is_simple=False)
+        statement = Statement(message.text, understand(message.text), message.types)
+        facts, decision = self._decide(statement)
+        if decision.effect is Effect.DENY:
+            operation = self._recorder.begin(
+                "prepare", message.text, decision=decision, understood=_worth_recording(facts.operation)
+            )
+            self._deny(operation, decision, is_simple=False)
             return False
-        statement = Statement(message.text, is_read(message.text))
-        self.has_write = self.has_write or not statement.is_read
+        # What needs an approval is prepared without one: that executes nothing.
+        self.has_write = self.has_write or not statement.facts.is_read
         if self._names.has_statement(message.statement):
             expected = Expected(Step.PARSE, on_done=self._barrier(lambda: self._set_statement(message, statement)))
         else:
@@ -147,14 +176,19 @@ class Requests:
         loose = self._loose_parse(message.statement)
         # A Parse that is skipped has left no name, but its text is what the agent wants executed.
         statement = self._names.statement(message.statement) if loose is None else loose.statement
-        operation = self._admit("execute", statement.text, is_simple=False, parameters=message.values)
+        operation = self._admit("execute", statement, is_simple=False, parameters=message.values)
         if operation is None:
             return False
         if loose is not None:
             self._loose.remove(loose)
             self._claim(loose, operation)
-        self.has_write = self.has_write or not statement.is_read
         self._bound[message.portal] = operation
+        decision = operation.intent.decision
+        if decision.effect is Effect.REQUIRE_APPROVAL:
+            # Its rows may be fetched in several goes; the approval was for all of them.
+            self._granted_portals[message.portal] = decision.policy_version
+        else:
+            self._granted_portals.pop(message.portal, None)
         if self._names.has_portal(message.portal):
             on_done = self._barrier(lambda: self._names.set_portal(message.portal, statement))
         else:
@@ -173,15 +207,19 @@ class Requests:
                 self._pipeline.push(expected)
                 loose.steps.append(expected)
                 return True
-            text = self._names.statement(message.name).text
+            statement = self._names.statement(message.name)
         else:
             operation = self._bound_operation(message.name)
             if operation is not None:
                 self._pipeline.push(Expected(Step.DESCRIBE, operation))
                 return True
-            text = self._names.portal(message.name).text
-        operation = self._admit("describe", text, is_simple=False)
-        if operation is None:
+            statement = self._names.portal(message.name)
+        facts, decision = self._decide(statement)
+        operation = self._recorder.begin(
+            "describe", statement.text, decision=decision, understood=_worth_recording(facts.operation)
+        )
+        if decision.effect is Effect.DENY:
+            self._deny(operation, decision, is_simple=False)
             return False
         self._pipeline.push(Expected(Step.DESCRIBE, operation))
         return True
@@ -191,11 +229,11 @@ class Requests:
         statement = self._names.portal(message.portal)
         operation = self._bound_operation(message.portal)
         if operation is None:
-            operation = self._admit("execute", statement.text, is_simple=False)
+            granted_under = self._granted_portals.get(message.portal, "")
+            operation = self._admit("execute", statement, is_simple=False, granted_under=granted_under)
         if operation is None:
             return False
-        self.has_write = self.has_write or not statement.is_read
-        self._push_with_changes(Step.EXECUTE, operation, statement.text)
+        self._push_with_changes(Step.EXECUTE, operation, statement)
         return True
 
     def _close(self, data: bytes, start: int, end: int) -> bool:
@@ -204,6 +242,7 @@ class Requests:
             self._names.drop_statement(message.name)
         else:
             self._names.drop_portal(message.name)
+            self._granted_portals.pop(message.name, None)
         self._pipeline.push(Expected(Step.CLOSE))
         return True
 
@@ -217,11 +256,12 @@ class Requests:
 
     def _function_call(self, data: bytes, start: int, end: int) -> bool:
         oid = frontend.parse_function_call(data, start, end)
-        operation = self._admit("function", b"function %d" % oid, is_simple=True)
+        values = ((data[start:end], True),)
+        operation = self._admit(
+            "function", Statement(b"function %d" % oid, _FUNCTION_CALL), is_simple=True, parameters=values
+        )
         if operation is None:
             return False
-        self._recorder.sent(operation, data[start:end])
-        self.has_write = True
         self._pipeline.push(Expected(Step.FUNCTION, operation))
         return True
 
@@ -231,20 +271,57 @@ class Requests:
 
     # ------------------------------------------------------------ operations
 
+    def _decide(self, statement: Statement) -> tuple[Facts, Decision]:
+        """What a statement does, with that of the prepared statements which it executes, and whether it may."""
+        facts = statement.facts
+        if facts.executes:
+            facts = combined(facts, [one.facts for one in executed_by(facts, self._names)])
+        return facts, self._decider.decide(facts.operation, statement.text)
+
     def _admit(
-        self,
-        kind: str,
-        text: bytes,
-        *,
-        is_simple: bool,
-        parameters: tuple[tuple[bytes | None, bool], ...] = (),
+        self, kind: str, statement: Statement, *, is_simple: bool, parameters: Values = (), granted_under: str = ""
     ) -> RecordedOperation | None:
-        decision = self._decider.decide()
-        operation = self._recorder.begin(kind, text, decision=decision, parameters=parameters)
-        if decision.effect is Effect.ALLOW:
-            return operation
-        self._deny(operation, decision, is_simple=is_simple)
-        return None
+        """Begin an operation that may pass. None: it was refused, or is held now.
+
+        `granted_under`: the version under which it was approved already, as a part of another operation.
+        """
+        facts, decision = self._decide(statement)
+        held, self.held = self.held, None
+        operation = (
+            held.operation
+            if held is not None
+            else self._recorder.begin(
+                kind,
+                statement.text,
+                decision=decision,
+                parameters=parameters,
+                understood=_worth_recording(facts.operation),
+            )
+        )
+        if decision.effect is Effect.DENY:
+            self._deny(operation, decision, is_simple=is_simple)
+            return None
+        if held is not None and held.verdict is not None:
+            refused = refusal_of(held.verdict, asked=held.operation.intent.decision, now=decision)
+            if refused is not None:
+                self._refuse(
+                    operation, is_simple=is_simple, code=refused.code, message=refused.message, hint=refused.hint
+                )
+                return None
+            self.has_write = True  # the record of the approval is on disk before the target hears of it
+        elif decision.effect is Effect.REQUIRE_APPROVAL and granted_under != decision.policy_version:
+            self.held = HeldOperation(
+                operation=operation,
+                statement=statement,
+                understood=facts.operation,
+                parameters=parameters,
+                digest=self._state.digest(statement, parameters, self._names),
+                has_moved=self._state.has_moved,
+            )
+            return None
+        self._state.passed(statement)
+        self.has_write = self.has_write or not facts.is_read
+        return operation
 
     def _deny(self, operation: RecordedOperation, decision: Decision, *, is_simple: bool) -> None:
         self._refuse(
@@ -258,8 +335,9 @@ class Requests:
         self._pipeline.push(Expected(Step.REFUSAL, operation, refusal=error, with_ready=is_simple))
         self._is_refusing = not is_simple
 
-    def _push_with_changes(self, step: Step, operation: RecordedOperation, text: bytes) -> None:
-        changes = name_changes(text)
+    def _push_with_changes(self, step: Step, operation: RecordedOperation, statement: Statement) -> None:
+        # Of a prepared PREPARE only its facts tell: `statement.text` may be the PREPARE that made this one.
+        changes = statement.facts.changes
         if not changes:
             self._pipeline.push(Expected(step, operation))
             return
@@ -297,3 +375,12 @@ class Requests:
     def _claim(self, loose: _LooseParse, operation: RecordedOperation) -> None:
         for expected in loose.steps:
             self._pipeline.attach(expected, operation)
+
+
+def _worth_recording(operation: Operation) -> Operation | None:
+    """The operation, unless it says nothing that the text doesn't."""
+    if not operation.hazards and all(
+        access.object == NOTHING and access.kind in _TELLING_NOTHING for access in operation.accesses
+    ):
+        return None
+    return operation

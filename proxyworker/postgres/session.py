@@ -1,9 +1,10 @@
 """One agent's session on one target: bytes of both sides through the stages.
 
-    agent  → frames → requests (decide, record intents) → release → target
+    agent  → frames → requests (decide, record intents) → hold for approval → release → target
     target → frames → pipeline (which operation) → record outcomes → release → agent
 
-Both directions run inside `data_received`, without a task or an await. Everything that ends a session ends it here.
+Both directions run inside `data_received`, without a task or an await; what is held for an approval goes on when that
+is decided (`gate.approve`). Everything that ends a session ends it here.
 """
 
 from __future__ import annotations
@@ -11,10 +12,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from enum import Enum
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import structlog
 
+from proxyworker.contract import ApprovalState, OutcomeStatus
+from proxyworker.gate.approve import Question, Verdict
 from proxyworker.gate.decide import Decider
 from proxyworker.gate.errors import RecordNotKept
 from proxyworker.gate.forward import Pressure, Side, Valve, bound_write_buffer
@@ -27,12 +31,15 @@ from proxyworker.postgres.errors import (
     IO_ERROR,
     PROGRAM_LIMIT_EXCEEDED,
     PROTOCOL_VIOLATION,
+    QUERY_CANCELED,
     TargetBrokeProtocol,
     TargetError,
     fatal,
 )
+from proxyworker.postgres.held import HeldOperation, waiting_notice
 from proxyworker.postgres.names import TooManyNames
 from proxyworker.postgres.pipeline import ASYNCHRONOUS, Pipeline
+from proxyworker.postgres.preview import preview_of
 from proxyworker.postgres.requests import FLUSH_MESSAGE, Requests
 from proxyworker.postgres.upstream import Upstream, send_cancel
 from proxyworker.wire.postgres import backend, frontend
@@ -42,11 +49,14 @@ from proxyworker.wire.postgres.scan import FrameError, FrameScanner
 
 if TYPE_CHECKING:
     from policies.engine import Policy
-    from proxyworker.contract import SessionGrant
+    from proxyworker.contract import ApprovalTicket, SessionGrant
     from proxyworker.gate.services import Services
 
 #: A message of the target that is no row: errors, notices, descriptions of up to 1,600 columns.
 MAX_TARGET_MESSAGE_BYTES: Final = 16 * 1024 * 1024
+#: What an agent may send behind a statement that waits for an approval; it is read on so that its leaving is seen.
+HELD_BACKLOG_BYTES: Final = 1024 * 1024
+CANCELLED: Final = "the agent cancelled it"
 #: An agent that has gone: how long the target may take to finish what it was asked, before it is cancelled.
 DRAIN_SECONDS: Final = 10.0
 #: An agent that does not read the reason why its session ends.
@@ -95,14 +105,16 @@ class PostgresSession:
         self._state = _State.OPEN
         self._recorder = recorder
         self._pipeline = Pipeline(upstream.transaction_status)
-        self._decider = Decider(grant)
+        self._decider = Decider(grant, services.clock)
         self._requests = Requests(
             recorder=recorder, decider=self._decider, pipeline=self._pipeline, on_barrier_over=self._barrier_over
         )
         self._agent_frames = FrameScanner(bytes((frontend.COPY_DATA,)), grant.limits.max_statement_bytes)
         self._agent_gathered = Gathered()
         self._discard_bytes = 0
-        self._backlog = b""
+        self._backlog_bound_bytes = 0
+        self._backlog = bytearray()
+        self._question: Question | None = None
         self._target_frames = FrameScanner(bytes((backend.DATA_ROW, backend.COPY_DATA)), MAX_TARGET_MESSAGE_BYTES)
         self._target_gathered = Gathered()
         self._to_target = ReleaseQueue(
@@ -132,8 +144,10 @@ class PostgresSession:
         self._last_used = self._loop.time()
         if self._state is not _State.OPEN:
             return
-        if self._requests.is_at_barrier or self._backlog:
+        if self._requests.is_at_barrier or self._backlog or self._is_holding:
             self._backlog += data
+            if len(self._backlog) > self._backlog_bound_bytes:
+                self._agent_valve.set(Pressure.BARRIER, on=True)
             return
         whole = self._agent_gathered.add(data)
         if whole is None:
@@ -167,6 +181,13 @@ class PostgresSession:
                     continue
                 else:
                     keep = self._requests.take(kind, data, start, end)
+                if not keep and self._is_holding:
+                    ahead = b"" if self._pipeline.is_idle else FLUSH_MESSAGE
+                    self._dispatch(data[forwarded:start] + ahead)
+                    # Taken again when the approval is decided, then what the agent sends meanwhile.
+                    self._wait_with(data[start:], bound_bytes=len(data) - start + HELD_BACKLOG_BYTES)
+                    self._ask_if_idle()
+                    return
                 if not keep:
                     self._dispatch(data[forwarded:start])
                     forwarded = end
@@ -176,10 +197,8 @@ class PostgresSession:
                         return
                 elif self._requests.is_at_barrier:
                     self._dispatch(data[forwarded:end] + (b"" if kind == frontend.QUERY else FLUSH_MESSAGE))
-                    self._backlog = data[end:]
+                    self._wait_with(data[end:], bound_bytes=0)
                     self._agent_valve.set(Pressure.BARRIER, on=True)
-                    # What follows is scanned anew: forget a run that the scanner has seen beyond the barrier.
-                    frames.forget_run()
                     self._refuse_what_is_due()
                     return
             self._dispatch(data if forwarded == 0 and consumed == len(data) else data[forwarded:consumed])
@@ -200,12 +219,14 @@ class PostgresSession:
         requests.settle_batch()
         position = self._recorder.flush()
         self._intent_position = max(self._intent_position, position)
-        cut = self._recorder.take_cut()
+        held = self._requests.held
+        # What is held for an approval is secured before anybody is asked.
+        cut = [one for one in self._recorder.take_cut() if held is None or one is not held.operation]
         if data:
             position = self._intent_position if requests.has_write else 0
-            held = self._to_target.put(data, position, unrecorded=len(cut))
+            sent = self._to_target.put(data, position, unrecorded=len(cut))
             for operation in cut:
-                self._recorder.secure_sent(operation, lambda at: self._settle(self._to_target, held, at))
+                self._recorder.secure_sent(operation, lambda at: self._settle(self._to_target, sent, at))
         requests.has_write = False
         if self._pipeline.finished:
             # Skipped at once: the target is ignoring everything until the next Sync.
@@ -230,18 +251,98 @@ class PostgresSession:
         held = self._to_target.put(frame, 0, unrecorded=1)
         self._recorder.secure_sent(operation, lambda position: self._settle(self._to_target, held, position))
 
+    def _wait_with(self, data: bytes, *, bound_bytes: int) -> None:
+        """Go on with these bytes later; above the bound the agent is not read meanwhile."""
+        self._backlog = bytearray(data)
+        self._backlog_bound_bytes = bound_bytes
+        # What follows is scanned anew: forget a run that the scanner has seen beyond here.
+        self._agent_frames.forget_run()
+
     def _barrier_over(self) -> None:
         # Called from within the target's data: go on with the agent's when that is done.
         self._loop.call_soon(self._resume_after_barrier)
 
     def _resume_after_barrier(self) -> None:
-        if self._state is not _State.OPEN or self._requests.is_at_barrier:
+        if self._state is not _State.OPEN or self._requests.is_at_barrier or self._is_holding:
             return
-        backlog, self._backlog = self._backlog, b""
+        backlog, self._backlog = bytes(self._backlog), bytearray()
         if backlog:
             self._agent_data(backlog)
-        if not self._requests.is_at_barrier:
+        if not self._requests.is_at_barrier and len(self._backlog) <= self._backlog_bound_bytes:
             self._agent_valve.set(Pressure.BARRIER, on=False)
+
+    # ------------------------------------------------------------ held for an approval
+
+    @property
+    def _is_holding(self) -> bool:
+        held = self._requests.held
+        return held is not None and held.is_waiting
+
+    def _ask_if_idle(self) -> None:
+        """Ask for the approval of what is held, once everything before it is answered."""
+        held = self._requests.held
+        if held is None or not held.is_waiting or self._question is not None or not self._pipeline.is_idle:
+            return
+        if self._pipeline.is_skipping:
+            held.is_skipped = True
+            self._loop.call_soon(self._resume_after_barrier)
+            return
+        self._question = Question(
+            intent=held.operation.intent,
+            operation=held.understood,
+            digest=held.digest,
+            preview=lambda exact: preview_of(self._grant, held, exact=exact),
+            on_waiting=self._tell_waiting,
+            on_verdict=self._approval_decided,
+        )
+        # The intent, and whatever of it is kept as content, is on disk before anybody is asked.
+        self._recorder.secure_sent(held.operation, partial(self._ask_when_durable, self._question))
+
+    def _ask_when_durable(self, question: Question, position: int) -> None:
+        self._services.journal.when_durable(max(position, self._intent_position), partial(self._ask, question))
+
+    def _ask(self, question: Question) -> None:
+        if self._question is question and self._state is _State.OPEN:
+            self._services.approvals.ask(question)
+
+    def _tell_waiting(self, ticket: ApprovalTicket) -> None:
+        """Nothing of the target's is under way, so this comes between whole messages."""
+        held = self._requests.held
+        if held is None or self._state is not _State.OPEN:
+            return
+        notice = waiting_notice(ticket)
+        self._recorder.shown(held.operation, notice)
+        self._to_agent.put(notice, self._intent_position)
+
+    def _approval_decided(self, verdict: Verdict) -> None:
+        held = self._requests.held
+        if held is None or not held.is_waiting or self._state is not _State.OPEN:
+            return
+        self._question = None
+        held.verdict = verdict
+        self._last_used = self._loop.time()
+        self._record_approval(held, verdict)
+        self._resume_after_barrier()
+
+    def _record_approval(self, held: HeldOperation, verdict: Verdict) -> None:
+        self._recorder.approval(
+            held.operation, approval_id=verdict.approval_id, state=verdict.state, reason=verdict.reason
+        )
+
+    def _let_go(self, reason: str) -> None:
+        """The session ends: what is held is not executed, and nobody needs to decide on it any more."""
+        self._services.approvals.session_over(self.session_id)
+        held, question = self._requests.held, self._question
+        if held is None or not held.is_waiting:
+            return
+        held.operation.fail(QUERY_CANCELED, f"not executed: {reason}")
+        held.operation.status = OutcomeStatus.DENIED
+        if question is not None:
+            self._services.approvals.withdraw(question, reason)
+            ticket = question.ticket
+            withdrawn = Verdict(ApprovalState.WITHDRAWN, ticket.approval_id if ticket else "", reason=reason)
+            self._record_approval(held, withdrawn)
+        self._requests.held = self._question = None
 
     # ------------------------------------------------------------ target → agent
 
@@ -297,13 +398,15 @@ class PostgresSession:
         self._release(out)
         if pipeline.is_idle and pipeline.transaction_status == backend.IDLE:
             self._requests.transaction_ended()
+        if self._is_holding:
+            self._ask_if_idle()
         if not pipeline.is_full:
             self._agent_valve.set(Pressure.PIPELINE, on=False)
 
     def _error_ahead(self, data: bytes, start: int, end: int) -> None:
         if self._pipeline.is_at_sync and self._pipeline.current is None:
             # The transaction of a pipeline failed at its commit: that is an operation of its own.
-            self._pipeline.attach_first(self._recorder.begin("commit", b"", decision=self._decider.decide()))
+            self._pipeline.attach_first(self._recorder.begin("commit", b"", decision=self._decider.session()))
         if backend.parse_error(data, start, end).severity in ("FATAL", "PANIC"):
             self._was_told_why = True
 
@@ -356,7 +459,7 @@ class PostgresSession:
             return "the agent's credential has expired"
         if loop_now - self._started > limits.max_session_seconds:
             return f"the session has lasted {limits.max_session_seconds} seconds"
-        if loop_now - self._last_used > limits.idle_seconds and self._pipeline.is_idle:
+        if loop_now - self._last_used > limits.idle_seconds and self._pipeline.is_idle and not self._is_holding:
             return f"the session was idle for {limits.idle_seconds} seconds"
         return ""
 
@@ -376,11 +479,18 @@ class PostgresSession:
         if self._state is _State.CLOSED:
             return
         try:
-            operation = self._recorder.begin("cancel", b"", decision=self._decider.decide())
+            operation = self._recorder.begin("cancel", b"", decision=self._decider.session())
             self._recorder.finish(operation)
             position = self._recorder.flush()
         except RecordNotKept as error:
             self._record_failed(error)
+            return
+        question = self._question
+        if question is not None:
+            self._services.approvals.withdraw(question, CANCELLED)
+            ticket = question.ticket
+            approval_id, url = (ticket.approval_id, ticket.url) if ticket is not None else ("", "")
+            self._approval_decided(Verdict(ApprovalState.WITHDRAWN, approval_id, url, CANCELLED))
             return
         self._services.journal.when_durable(position, self._cancel_target)
 
@@ -409,6 +519,7 @@ class PostgresSession:
     def _end(self, reason: str, farewell: bytes) -> None:
         if self._state is _State.CLOSED:
             return
+        self._let_go(reason)
         self._to_agent.shut()
         self._to_target.shut()
         if not self._pipeline.is_idle:
@@ -426,6 +537,7 @@ class PostgresSession:
         """The agent is done: let the target finish what it was asked, then end."""
         if self._state is not _State.OPEN:
             return
+        self._let_go(reason)
         self._state = _State.DRAINING
         self._to_agent.shut()
         self._target_valve.set(Pressure.TRANSPORT | Pressure.RELEASE, on=False)
@@ -448,6 +560,7 @@ class PostgresSession:
         if self._state is _State.DRAINING:
             self._close(self._drain_reason)
             return
+        self._let_go("the target closed the connection")
         if not self._was_told_why:
             self._to_agent.put(fatal(CONNECTION_FAILURE, "the target closed the connection"), self._intent_position)
         self._close("the target closed the connection")

@@ -70,9 +70,17 @@ class ServerError:
 
 def build_error(*, severity: str, code: str, message: str, detail: str = "", hint: str = "") -> bytes:
     """An ErrorResponse. `code` is a SQLSTATE, `severity` ERROR or FATAL."""
-    fields = [("S", severity), ("V", severity), ("C", code), ("M", message), ("D", detail), ("H", hint)]
+    return b"E" + _fields([("S", severity), ("V", severity), ("C", code), ("M", message), ("D", detail), ("H", hint)])
+
+
+def build_notice(*, code: str, message: str, hint: str = "") -> bytes:
+    """A NoticeResponse. Clients show its message and may show its hint."""
+    return b"N" + _fields([("S", "NOTICE"), ("V", "NOTICE"), ("C", code), ("M", message), ("H", hint)])
+
+
+def _fields(fields: list[tuple[str, str]]) -> bytes:
     body = b"".join(f"{name}{_clean(text)}\x00".encode() for name, text in fields if text) + b"\x00"
-    return b"E" + (len(body) + 4).to_bytes(4, "big") + body
+    return (len(body) + 4).to_bytes(4, "big") + body
 
 
 def build_ready(transaction_status: int) -> bytes:
@@ -136,6 +144,26 @@ def parse_columns(data: bytes, start: int, end: int) -> tuple[str, ...]:
     """The column names of a RowDescription."""
     frame = data[start:end]
     return _kept_columns(frame) if len(frame) <= MAX_KEPT_BYTES else _parse_columns(frame)
+
+
+def parse_row(frame: bytes) -> list[bytes | None]:
+    """The values of a DataRow, None for NULL."""
+    end = len(frame)
+    if end < HEADER_BYTES + 2:
+        raise MalformedMessage("DataRow: no column count")
+    count = int.from_bytes(frame[HEADER_BYTES : HEADER_BYTES + 2], "big")
+    at = HEADER_BYTES + 2
+    values: list[bytes | None] = []
+    for _ in range(count):
+        length = int.from_bytes(frame[at : at + 4], "big", signed=True)
+        at += 4
+        if length < -1 or at + max(length, 0) > end:
+            raise MalformedMessage("DataRow: a value that reaches beyond the message")
+        values.append(None if length < 0 else frame[at : at + length])
+        at += max(length, 0)
+    if at != end:
+        raise MalformedMessage("DataRow: bytes after the values")
+    return values
 
 
 def _parse_tag(frame: bytes) -> str:

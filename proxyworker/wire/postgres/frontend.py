@@ -7,6 +7,7 @@ their encoding is the session's.
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -28,6 +29,9 @@ COPY_FAIL: Final = ord("f")
 TERMINATE: Final = ord("X")
 PASSWORD: Final = ord("p")
 
+#: The protocol counts them by 16 bits.
+MAX_PARAMETERS: Final = 65_535
+
 TERMINATE_MESSAGE: Final = b"X\x00\x00\x00\x04"
 
 #: Describe and Close name a statement or a portal.
@@ -40,10 +44,11 @@ _INT32 = struct.Struct("!i")
 
 @dataclass(frozen=True, slots=True)
 class Parse:
-    """Make a prepared statement. The empty name is the unnamed statement."""
+    """Make a prepared statement. The empty name is the unnamed statement. `types`: OIDs, four bytes each, 0 for any."""
 
     statement: bytes
     text: bytes
+    types: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,13 +87,15 @@ def parse_query(data: bytes, start: int, end: int) -> bytes:
 
 
 def parse_parse(data: bytes, start: int, end: int) -> Parse:
-    """A Parse; its parameter types are left to the target, only their count is checked."""
+    """A Parse; of its parameter types only the count is checked."""
     name_end = _terminator(data, start + HEADER_BYTES, end, "Parse: the name")
     text_end = _terminator(data, name_end + 1, end, "Parse: the text")
     at = text_end + 1
     if at + 2 > end or at + 2 + 4 * _UINT16.unpack_from(data, at)[0] != end:
         raise MalformedMessage("Parse: the parameter types do not fill the message")
-    return Parse(statement=data[start + HEADER_BYTES : name_end], text=data[name_end + 1 : text_end])
+    return Parse(
+        statement=data[start + HEADER_BYTES : name_end], text=data[name_end + 1 : text_end], types=data[at + 2 : end]
+    )
 
 
 def parse_bind(data: bytes, start: int, end: int) -> Bind:
@@ -176,6 +183,28 @@ def parse_function_call(data: bytes, start: int, end: int) -> int:
 def build_password(secret: bytes) -> bytes:
     """PasswordMessage for cleartext and md5."""
     return b"p" + (len(secret) + 5).to_bytes(4, "big") + secret + b"\x00"
+
+
+def build_query(text: bytes) -> bytes:
+    """Query."""
+    return b"Q" + (len(text) + 5).to_bytes(4, "big") + text + b"\x00"
+
+
+def build_unnamed(text: bytes, types: Sequence[int], values: Sequence[tuple[bytes | None, bool]]) -> bytes:
+    """Parse, Bind, Execute and Sync of the unnamed statement. Types are OIDs, 0 for any; results come as text.
+
+    Raises `ValueError` for more than the protocol has room for.
+    """
+    if len(values) > MAX_PARAMETERS or len(types) > MAX_PARAMETERS:
+        raise ValueError("too many parameters")
+    parse = b"\x00" + text + b"\x00" + struct.pack(f"!H{len(types)}I", len(types), *types)
+    formats = struct.pack(f"!H{len(values)}H", len(values), *(int(is_binary) for _, is_binary in values))
+    bound = b"".join(b"\xff\xff\xff\xff" if one is None else len(one).to_bytes(4, "big") + one for one, _ in values)
+    bind = b"\x00\x00" + formats + _UINT16.pack(len(values)) + bound + b"\x00\x00"
+    return b"".join(
+        kind + (len(body) + 4).to_bytes(4, "big") + body
+        for kind, body in ((b"P", parse), (b"B", bind), (b"E", b"\x00\x00\x00\x00\x00"), (b"S", b""))
+    )
 
 
 def build_sasl_initial(mechanism: str, response: bytes) -> bytes:

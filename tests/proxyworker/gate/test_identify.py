@@ -9,6 +9,7 @@ import pytest
 from proxyworker.contract import MAX_CREDENTIAL_BYTES, RefusalCode, Refused, Secret, SessionGrant, TlsFacts
 from proxyworker.errors import LinkUnavailable, SessionRefused
 from proxyworker.gate import LiveSessions, Services
+from proxyworker.gate.approve import Approvals
 from proxyworker.gate.content import ContentPress
 from proxyworker.gate.errors import NotAdmitted
 from proxyworker.gate.identify import identify
@@ -39,7 +40,14 @@ class Link:
 
 async def ask(link: Link, journal: Journal, credential: bytes = b"ng_token") -> SessionGrant:
     press = ContentPress()
-    services = Services(link=link, journal=journal, live=LiveSessions(lambda: AT), press=press, clock=lambda: AT)
+    services = Services(
+        link=link,
+        journal=journal,
+        live=LiveSessions(lambda: AT),
+        approvals=Approvals(link, lambda: AT),
+        press=press,
+        clock=lambda: AT,
+    )
     return await identify(
         services,
         protocol="postgres",

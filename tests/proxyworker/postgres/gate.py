@@ -42,6 +42,7 @@ from proxyworker.contract import (
 )
 from proxyworker.errors import SessionRefused
 from proxyworker.gate import LiveSessions, Services
+from proxyworker.gate.approve import Approvals
 from proxyworker.gate.content import ContentPress
 from proxyworker.journal import ContentPiece, Journal
 from proxyworker.postgres import serve
@@ -52,6 +53,9 @@ if TYPE_CHECKING:
 TOKEN = "ng_good_token"
 #: How long a test waits for what the gate does by itself, such as closing a session.
 PATIENCE_SECONDS = 20.0
+
+#: What can't be understood, and every hazard, included.
+EVERYTHING = Rule(name="all", effect=Effect.ALLOW, agents=("*",), targets=("*",), operations=("*",), hazards=("*",))
 
 T = TypeVar("T")
 RecordT = TypeVar("RecordT", bound=Record)
@@ -84,7 +88,7 @@ class ScriptedControlPlane:
     endpoint: TargetEndpoint
     credential: UpstreamCredential
     limits: SessionLimits = field(default_factory=SessionLimits)
-    rules: tuple[Rule, ...] = (Rule(name="all", effect=Effect.ALLOW, agents=("*",), targets=("*",)),)
+    rules: tuple[Rule, ...] = (EVERYTHING,)
     lifetime_seconds: float = 3600.0
     #: Database logins by their ids, each with its password and salt; of any other the verifier is nobody's.
     logins: dict[str, tuple[str, bytes]] = field(default_factory=dict)
@@ -165,6 +169,7 @@ class RunningGate:
         self._loop: asyncio.AbstractEventLoop
         self._stop: asyncio.Event
         self.services: Services
+        self.approvals: Approvals
         self.journal: RememberingJournal
 
     def __enter__(self) -> Self:
@@ -199,7 +204,10 @@ class RunningGate:
             self.journal = journal
         live = LiveSessions(time.time)
         press = ContentPress()
-        self.services = Services(link=self.control, journal=journal, live=live, press=press, clock=time.time)
+        self.approvals = Approvals(self.control, time.time)
+        self.services = Services(
+            link=self.control, journal=journal, live=live, approvals=self.approvals, press=press, clock=time.time
+        )
         listener = await serve(
             listen=("127.0.0.1", 0), tls=self._tls, certificate=self.certificate, services=self.services
         )

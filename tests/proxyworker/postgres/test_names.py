@@ -6,10 +6,16 @@ import pytest
 
 from proxyworker.postgres import names as names_module
 from proxyworker.postgres.names import Names, Statement, TooManyNames
-from proxyworker.postgres.statements import NameChange
+from proxyworker.postgres.understand import (
+    CURSOR_FACTS,
+    NAMELESS_UNKNOWN_FACTS,
+    UNKNOWN_FACTS,
+    NameChange,
+    understand,
+)
 
-ONE = Statement(b"SELECT 1", is_read=True)
-TWO = Statement(b"SELECT 2", is_read=True)
+ONE = Statement(b"SELECT 1", understand(b"SELECT 1"))
+TWO = Statement(b"SELECT 2", understand(b"SELECT 2"))
 
 
 @pytest.fixture
@@ -51,9 +57,11 @@ def test_the_unnamed_is_never_taken(names: Names) -> None:
 
 
 @pytest.mark.parametrize(("name", "shown"), [(b"s1", b'"s1"'), (b'a"; DROP', b'"a""; DROP"'), (b"", b'""')])
-def test_an_unknown_name_is_a_write_by_its_quoted_name(names: Names, name: bytes, shown: bytes) -> None:
-    assert names.statement(name) == Statement(b"EXECUTE " + shown, is_read=False)
-    assert names.portal(name) == Statement(b"FETCH FROM " + shown, is_read=False)
+def test_an_unknown_statement_may_do_anything_and_an_unknown_portal_is_a_cursor(
+    names: Names, name: bytes, shown: bytes
+) -> None:
+    assert names.statement(name) == Statement(b"EXECUTE " + shown, NAMELESS_UNKNOWN_FACTS)
+    assert names.portal(name) == Statement(b"FETCH FROM " + shown, CURSOR_FACTS)
 
 
 def test_portals_end_with_their_transaction_and_statements_do_not(names: Names) -> None:
@@ -69,7 +77,7 @@ def test_sql_makes_and_drops_names_in_its_order(names: Names) -> None:
     names.set_statement(b"s2", ONE)
     names.apply((NameChange(b"s1", None), NameChange(b"s3", b"PREPARE s3"), NameChange(b"s4", b"PREPARE s4")))
     assert [names.has_statement(name) for name in (b"s1", b"s2", b"s3")] == [False, True, True]
-    assert names.statement(b"s3") == Statement(b"PREPARE s3", is_read=False)
+    assert names.statement(b"s3") == Statement(b"PREPARE s3", UNKNOWN_FACTS)
     names.apply((NameChange(None, None), NameChange(b"s5", b"PREPARE s5")))
     assert [names.has_statement(name) for name in (b"s2", b"s3", b"s5")] == [False, False, True]
 

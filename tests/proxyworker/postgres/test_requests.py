@@ -13,7 +13,7 @@ from typing import TypeVar
 
 import pytest
 
-from policies.engine import Effect, Policy, Principal, Rule
+from policies.engine import Policy, Principal
 from proxyworker.contract import (
     OperationIntent,
     OperationOutcome,
@@ -33,7 +33,7 @@ from proxyworker.postgres.pipeline import NOT_EXECUTED, Pipeline
 from proxyworker.postgres.requests import Requests
 from proxyworker.wire.postgres import backend
 from proxyworker.wire.postgres.errors import MalformedMessage
-from tests.proxyworker.postgres.gate import RememberingJournal
+from tests.proxyworker.postgres.gate import EVERYTHING, RememberingJournal
 from tests.proxyworker.records import AT, session_id
 from tests.vectors.messages import (
     BOUND,
@@ -65,7 +65,7 @@ from tests.vectors.messages import (
 )
 from tests.vectors.postgres import frame
 
-ALLOW = Policy(version="1", rules=(Rule(name="all", effect=Effect.ALLOW, agents=("*",), targets=("*",)),))
+ALLOW = Policy(version="1", rules=(EVERYTHING,))
 DENY = Policy(version="2", rules=())
 
 RecordT = TypeVar("RecordT", OperationIntent, OperationOutcome)
@@ -87,7 +87,7 @@ class Play:
             limits=SessionLimits(),
             expires_at=AT + 60,
         )
-        self.decider = Decider(grant)
+        self.decider = Decider(grant, lambda: AT)
         self.pipeline = Pipeline(backend.IDLE)
         self._recorder = SessionRecorder(
             grant=grant,

@@ -1,0 +1,176 @@
+"""An operation that waits for an approval: what it is bound to, and what becomes of it. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
+
+from policies.engine import Decision, Effect, Operation
+from proxyworker.contract import ApprovalState
+from proxyworker.postgres.errors import INSUFFICIENT_PRIVILEGE, QUERY_CANCELED, SUCCESSFUL_COMPLETION
+from proxyworker.postgres.names import Statement
+from proxyworker.postgres.understand import Facts
+from proxyworker.wire.postgres import backend
+
+if TYPE_CHECKING:
+    from proxyworker.contract import ApprovalTicket
+    from proxyworker.gate.approve import Verdict
+    from proxyworker.gate.record import RecordedOperation
+    from proxyworker.postgres.names import Names
+
+#: What is hashed begins with this: another form gets another number.
+_DIGEST_CONTEXT: Final = b"narrowgate postgres operation v1\x00"
+_NOT_MOVED: Final = b""
+
+
+@dataclass(slots=True, eq=False)
+class HeldOperation:
+    """It was recorded, and goes no further before it is decided on. `digest`: what an approval is good for.
+
+    `verdict` set: taken again, it passes or is refused. `is_skipped`: an earlier part of its pipeline has failed.
+    `has_moved`: the session has changed what names lead to, so that another session can't see what this one would.
+    """
+
+    operation: RecordedOperation
+    statement: Statement
+    understood: Operation
+    parameters: tuple[tuple[bytes | None, bool], ...]
+    digest: bytes
+    has_moved: bool
+    verdict: Verdict | None = None
+    is_skipped: bool = False
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether it is not decided yet."""
+        return self.verdict is None and not self.is_skipped
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """What the agent is told."""
+
+    code: str
+    message: str
+    hint: str
+
+
+_AGAIN: Final = "Send the statement again to ask anew."
+_ANEW: Final = "Send the statement again: it is decided on anew."
+#: By how the approval stands: the message, and what the agent can do.
+_WORDS: Final = {
+    ApprovalState.PENDING: (
+        "this needs an approval; {approval} was asked for: {url}",
+        "Once it is granted, send exactly the same statement with the same parameters again.",
+    ),
+    ApprovalState.WITHDRAWN: ("{approval} was withdrawn{because}", _AGAIN),
+    ApprovalState.EXPIRED: ("{approval} was not decided in time{because}", _AGAIN),
+    ApprovalState.REJECTED: (
+        "{approval} was rejected{because}",
+        "Don't send it again unchanged: do what the reason says, or something else.",
+    ),
+    ApprovalState.VOID: ("{approval} is void{because}", _ANEW),
+    # Granted for what the policy said before.
+    ApprovalState.GRANTED: ("the policy changed while this waited for {approval}", _ANEW),
+}
+
+
+def refusal_of(verdict: Verdict, *, asked: Decision, now: Decision) -> Refusal | None:
+    """Why an operation may not pass; None: it may.
+
+    `asked` is the decision that approval was asked for, `now` that of the policy in force.
+    """
+    is_in_force = now.effect is Effect.ALLOW or now.policy_version == asked.policy_version
+    if verdict.state is ApprovalState.GRANTED and is_in_force:
+        return None
+    was_given_up = verdict.state is ApprovalState.WITHDRAWN or verdict.is_local
+    message, hint = _WORDS[verdict.state]
+    return Refusal(
+        code=QUERY_CANCELED if was_given_up else INSUFFICIENT_PRIVILEGE,
+        message=message.format(
+            approval=f"approval {verdict.approval_id}" if verdict.approval_id else "the approval",
+            because=f": {verdict.reason}" if verdict.reason else "",
+            url=verdict.url,
+        ),
+        hint=hint,
+    )
+
+
+def waiting_notice(ticket: ApprovalTicket) -> bytes:
+    """The NoticeResponse for an agent whose statement waits."""
+    until = datetime.fromtimestamp(ticket.expires_at, UTC)
+    return backend.build_notice(
+        code=SUCCESSFUL_COMPLETION,
+        message=f"Narrowgate: this statement waits for approval {ticket.approval_id}: {ticket.url}",
+        hint=f"It goes on by itself once granted, until {until:%Y-%m-%d %H:%M:%S} UTC. To withdraw it, cancel it.",
+    )
+
+
+@dataclass(slots=True)
+class SessionState:
+    """What an approval depends on beside a text and its values: where names lead, and what prepared statements are."""
+
+    _moved: bytes = field(default=_NOT_MOVED)
+
+    @property
+    def has_moved(self) -> bool:
+        """Whether names may lead elsewhere than at the session's start."""
+        return self._moved != _NOT_MOVED
+
+    def passed(self, statement: Statement) -> None:
+        """The statement goes to the target."""
+        if statement.facts.moves_names:
+            self._moved = hashlib.sha256(self._moved + statement.text).digest()
+
+    def digest(self, statement: Statement, parameters: Sequence[tuple[bytes | None, bool]], names: Names) -> bytes:
+        """SHA-256 of all that an approval is good for: the text, every value, and what they depend on."""
+        digest = hashlib.sha256(_DIGEST_CONTEXT)
+        executed = [one.text for one in executed_by(statement.facts, names)]
+        for part in (statement.text, statement.types, self._moved, *executed):
+            digest.update(len(part).to_bytes(8, "big") + part)
+        for value, is_binary in parameters:
+            digest.update((b"b" if is_binary else b"t") if value is not None else b"n")
+            if value is not None:
+                digest.update(len(value).to_bytes(8, "big") + value)
+        return digest.digest()
+
+
+def executed_by(facts: Facts, names: Names) -> list[Statement]:
+    """The prepared statements that a text executes by SQL's EXECUTE, and those that they execute."""
+    # What the text prepares itself; a name that is taken already keeps its meaning until the target has answered.
+    own = {change.name: change.facts for change in facts.changes if change.facts is not None}
+    executed: dict[bytes, Statement] = {}
+    waiting = list(facts.executes)
+    while waiting:
+        name = waiting.pop(0)
+        if name in executed:
+            continue
+        statement = names.statement(name)
+        prepared = own.get(name)
+        if prepared is not None:
+            is_taken = names.has_statement(name)
+            statement = Statement(statement.text, combined(statement.facts, [prepared]) if is_taken else prepared)
+        executed[name] = statement
+        waiting += statement.facts.executes
+    return list(executed.values())
+
+
+def combined(facts: Facts, others: Sequence[Facts]) -> Facts:
+    """The facts of a text together with those of what it executes."""
+    operations = [facts.operation, *(one.operation for one in others)]
+    templates = [one.template for one in operations]
+    whole = hashlib.sha256("".join(templates).encode()).hexdigest()[:32]
+    return Facts(
+        operation=Operation(
+            accesses=tuple(dict.fromkeys(access for one in operations for access in one.accesses)),
+            hazards=tuple(dict.fromkeys(hazard for one in operations for hazard in one.hazards)),
+            template=whole if all(templates) else "",
+        ),
+        changes=facts.changes,
+        executes=facts.executes,
+        statements=facts.statements,
+        moves_names=facts.moves_names or any(one.moves_names for one in others),
+    )

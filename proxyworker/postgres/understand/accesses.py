@@ -1,0 +1,155 @@
+"""What gathers while a text is read: accesses with their columns, hazards, functions, prepared statements."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from policies.engine import Access, Hazard, Kind
+from policies.engine.operation import ALL_COLUMNS, NOTHING, UNRESOLVED
+from proxyworker.postgres.understand import functions
+from proxyworker.postgres.understand.catalog import function_name, is_of_catalog, quoted, relation_name
+
+#: Accesses of one text. What touches more is understood by nobody, and is no small record.
+MAX_ACCESSES: Final = 500
+#: Columns named of one object; more are all of them.
+MAX_COLUMNS: Final = 200
+
+#: Hazards that don't hang on what constants a text has.
+_SAME_FOR_ALL_CONSTANTS: Final = frozenset(
+    {Hazard.UPDATE_WITHOUT_WHERE, Hazard.DELETE_WITHOUT_WHERE, Hazard.MULTI_STATEMENT, Hazard.CATALOG}
+)
+_KINDS_WITH_TEMPLATE: Final = frozenset(
+    {Kind.SELECT, Kind.INSERT, Kind.UPDATE, Kind.DELETE, Kind.MERGE, Kind.LOCK, Kind.EXPLAIN, Kind.CURSOR}
+)
+_SETTINGS_OF_ROLE: Final = frozenset({"role", "session_authorization"})
+#: Settings that change how texts are read, what triggers run, what is loaded, or what may be touched.
+_SYSTEM_SETTINGS: Final = frozenset(
+    """
+    allow_system_table_mods backslash_quote client_encoding dynamic_library_path ignore_system_indexes
+    local_preload_libraries row_security session_preload_libraries session_replication_role
+    standard_conforming_strings zero_damaged_pages
+    """.split()  # noqa: SIM905 - a list of words reads better
+)
+#: Values of them that leave texts as the gate reads them.
+_HARMLESS_SETTINGS: Final = {
+    "client_encoding": frozenset({"utf8", "utf-8", "unicode"}),
+    "standard_conforming_strings": frozenset({"on", "true", "1"}),
+}
+
+
+class TooMuch(Exception):
+    """The text touches more than is kept."""
+
+
+class Accesses:
+    """Of one text. Each access once, in the order of the text; columns and hazards likewise."""
+
+    def __init__(self) -> None:
+        self._columns: dict[tuple[str, str], dict[str, None]] = {}
+        self._hazards: dict[str, None] = {}
+        self.executes: dict[bytes, None] = {}
+        self.has_effect = False
+        self.is_pure = True
+        self.moves_names = False
+
+    def add(self, kind: Kind, name: str = NOTHING) -> dict[str, None]:
+        """This is done to that. Returns its columns, to be added to. Raises `TooMuch`."""
+        columns = self._columns.setdefault((kind, name), {})
+        if len(self._columns) > MAX_ACCESSES:
+            raise TooMuch
+        return columns
+
+    def relation(self, kind: Kind, schema: str, name: str) -> dict[str, None]:
+        """This is done to a relation. Returns its columns, to be added to. Raises `TooMuch`."""
+        if is_of_catalog(schema, name):
+            self.hazard(Hazard.CATALOG)
+        return self.add(kind, relation_name(schema, name))
+
+    def hazard(self, *hazards: Hazard) -> None:
+        """This is dangerous about it."""
+        self._hazards.update(dict.fromkeys(hazards))
+
+    def forget(self, *hazards: Hazard) -> None:
+        """It isn't, after all."""
+        for hazard in hazards:
+            self._hazards.pop(hazard, None)
+
+    def call(self, schema: str, name: str, *, setting: tuple[str, str] | None = None) -> None:
+        """A function is called. `setting`: name and value that `set_config` is certain to set. Raises `TooMuch`."""
+        if functions.is_pure(schema, name):
+            return
+        self.has_effect = True
+        self.is_pure = False
+        if name == "set_config" and setting is not None:
+            self.add(Kind.SET)
+            self.set(*setting)
+            return
+        found = functions.hazards_of(name)
+        self.hazard(*found)
+        self.moves_names = self.moves_names or name == "set_config"
+        if found or not functions.is_harmless(schema, name):
+            self.add(Kind.CALL, function_name(schema, name))
+
+    def operator(self, schema: str, name: str) -> None:
+        """An operator is used that stands in a schema; it calls a function that nobody sees. Raises `TooMuch`."""
+        if schema != functions.PG_CATALOG:
+            self.has_effect = True
+            self.is_pure = False
+            self.add(Kind.CALL, f"{quoted(schema)}.{quoted(name)}()")
+
+    def set(self, name: str, value: str = "") -> None:
+        """A setting is changed; `value` empty: to what can't be told."""
+        if name == "search_path":
+            self.moves_names = True
+            self.hazard(Hazard.SEARCH_PATH)
+        elif name in _SETTINGS_OF_ROLE:
+            self.moves_names = True
+            self.hazard(Hazard.ROLE_CHANGE)
+        elif name in _SYSTEM_SETTINGS and value.lower() not in _HARMLESS_SETTINGS.get(name, ()):
+            self.moves_names = True
+            self.hazard(Hazard.SYSTEM_SETTING)
+
+    @property
+    def hazards(self) -> tuple[str, ...]:
+        """All, in the order they were found."""
+        return tuple(self._hazards)
+
+    @property
+    def has_template(self) -> bool:
+        """Whether texts that differ in constants only do the same kind of thing: no function, no setting, no DDL."""
+        return (
+            all(kind in _KINDS_WITH_TEMPLATE for kind, _ in self._columns)
+            and _SAME_FOR_ALL_CONSTANTS.issuperset(self._hazards)
+            and not self.executes
+        )
+
+    def take_as_explained(self) -> None:
+        """All this is not done, only planned. Functions stay: the planner runs those that call themselves immutable."""
+        columns, self._columns = self._columns, {}
+        for (kind, name), named in columns.items():
+            self.add(Kind.CALL if kind == Kind.CALL else Kind.EXPLAIN, name).update(named)
+        self.forget(Hazard.UPDATE_WITHOUT_WHERE, Hazard.DELETE_WITHOUT_WHERE)
+
+    def take(self, other: Accesses) -> None:
+        """All that gathered there is here too."""
+        for (kind, name), named in other._columns.items():
+            self.add(Kind(kind), name).update(named)
+        self._hazards.update(other._hazards)
+        self.executes.update(other.executes)
+        self.is_pure = self.is_pure and other.is_pure
+        self.has_effect = self.has_effect or other.has_effect
+        self.moves_names = self.moves_names or other.moves_names
+
+    def finish(self) -> tuple[Access, ...]:
+        """The accesses."""
+        return tuple(
+            Access(
+                kind,
+                name,
+                (ALL_COLUMNS,) if ALL_COLUMNS in columns or len(columns) > MAX_COLUMNS else tuple(columns),
+            )
+            for (kind, name), columns in self._columns.items()
+        )
+
+
+__all__ = ["ALL_COLUMNS", "NOTHING", "UNRESOLVED", "Accesses", "TooMuch"]

@@ -1,0 +1,74 @@
+"""From a text to the parser's tree: lists and mappings as libpg_query writes them in JSON.
+
+A node is a mapping of one key, its type: `{"ColumnRef": {…}}`; where the grammar allows one type only, the field holds
+the inner mapping alone. libpg_query bounds its own stack and memory, and says so as a parse error; msgspec bounds the
+nesting that it decodes. (pglast's Python tree bounds nothing and overflows the C stack; it is not used here.)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+from pglast.parser import ParseError, parse_sql_json
+
+Node = Mapping[str, Any]
+
+#: A longer text is not parsed: 1 MiB of bulk INSERT takes some 80 ms of the event loop, in which nothing else moves.
+MAX_UNDERSTOOD_BYTES: Final = 1024 * 1024
+#: Trees from here on are read without their constants: a bulk INSERT is mostly those, and shrinks to one row.
+LARGE_TREE_CHARACTERS: Final = 256 * 1024
+
+_STRING: Final = r'"(?:[^"\\]|\\.)*"'
+#: Quotes within JSON's strings are escaped, so these never begin inside of one.
+_CONSTANT: Final = re.compile(
+    r'\{"A_Const":\{(?:[^"{}]|' + _STRING + r"|\{(?:[^\"{}]|" + _STRING + r")*\})*\}\}"
+    r'|\{"ParamRef":\{(?:"number":\d+)?,?(?:"location":-?\d+)?\}\}'
+)
+_ANY_CONSTANT: Final = '{"A_Const":{}}'
+_CONSTANT_LIST: Final = re.compile(r'"items":\[\{"A_Const":\{\}\}(?:,\{"A_Const":\{\}\})*\]')
+_ANY_CONSTANT_LIST: Final = f'"items":[{_ANY_CONSTANT}]'
+_SAME_ROWS: Final = re.compile(r'(\{"List":\{"items":\[\{"A_Const":\{\}\}\]\}\})(?:,\1)+')
+_PLACE: Final = re.compile(r',?"(?:[a-z_]*location|stmt_len|[a-z_]*list_(?:start|end)|version)":-?\d+')
+
+
+class Unreadable(Exception):
+    """The text is no SQL that can be read within the bounds."""
+
+
+def parse(text: bytes) -> tuple[list[tuple[str, Node]], str]:
+    """The statements of a text, each with its type such as "SelectStmt", and the tree's text. Raises `Unreadable`."""
+    if len(text) > MAX_UNDERSTOOD_BYTES:
+        raise Unreadable("longer than is read")
+    try:
+        written = parse_sql_json(text.decode())
+        if len(written) > LARGE_TREE_CHARACTERS:
+            written = without_constants(written)
+        decoded = msgspec.json.decode(written)
+    except (ParseError, UnicodeDecodeError, ValueError, RecursionError) as error:
+        raise Unreadable(type(error).__name__) from error
+    statements: list[tuple[str, Node]] = []
+    for raw in decoded["stmts"]:
+        statement = raw.get("stmt")
+        if statement:  # an empty statement between semicolons is none
+            statements.extend(statement.items())
+    return statements, written
+
+
+def without_constants(written: str) -> str:
+    """The tree's text with constants and parameters alike, lists of them as one, equal rows as one."""
+    plain = _CONSTANT_LIST.sub(_ANY_CONSTANT_LIST, _CONSTANT.sub(_ANY_CONSTANT, written))
+    return _SAME_ROWS.sub(r"\1", plain)
+
+
+def template(written: str, *, with_constants: bool) -> str:
+    """What texts that mean the same have in common, as 32 hex digits; constants count where `with_constants`.
+
+    libpg_query's own fingerprint isn't used: it has 64 bits, and what is nested over 100 deep is alike to it. An
+    approval for a template would then cover what nobody saw.
+    """
+    plain = written if with_constants else without_constants(written)
+    return hashlib.sha256(_PLACE.sub("", plain).encode()).hexdigest()[:32]
