@@ -33,7 +33,10 @@ GROUPS: Final[tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...]] = (
             ("accounts", "oauthclient", "deployed_code"),
         ),
     ),
-    ("Policies", (("policies", "policy", "policy"), ("policies", "policyversion", "history"))),
+    (
+        "Policies",
+        (("policies", "policy", "policy"), ("policies", "policyversion", "history"), ("policies", "budget", "speed")),
+    ),
     (
         "Telling people",
         (

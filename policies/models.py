@@ -28,6 +28,7 @@ from policies.approvals.models import (  # noqa: F401  # Django looks for models
     ApprovalUse,
     ApprovalVote,
 )
+from policies.budgets.models import Budget  # noqa: F401  # Django looks for models here
 from policies.documents import PolicyDocument, diff_of
 from policies.errors import ImmutableVersion
 from policies.notifying.models import (  # noqa: F401  # Django looks for models here
