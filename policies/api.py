@@ -19,6 +19,7 @@ from policies.documents import read_document, write_document
 from policies.engine import PolicyError
 from policies.models import Documented, Policy, PolicyDraft, PolicyVersion
 from policies.notifying import api as notifying
+from policies.simulation import api as simulation
 
 
 @extend_schema_field({"type": "object", "additionalProperties": {}})
@@ -358,5 +359,6 @@ ROUTES: Final = (
     ("policies", PolicyViewSet),
     ("policy-drafts", PolicyDraftViewSet),
     ("policy-versions", PolicyVersionViewSet),
+    *simulation.ROUTES,
     *notifying.ROUTES,
 )

@@ -13,5 +13,5 @@ class AgentSessionsConfig(AppConfig):
 
     def ready(self) -> None:
         """Have rights that are taken away end sessions at once."""
-        from sessions import receivers  # noqa: F401  # registers them
+        from sessions import receivers, replay_tasks  # noqa: F401  # registers them
         from sessions.killing import chat  # noqa: F401  # likewise

@@ -7,11 +7,13 @@ do, 404 for what they may not see. Other tenants and operators without a role: a
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any, Final, NamedTuple
 
 import pytest
 from django.test import Client
 from django.urls import reverse
+from django.utils import timezone
 from django_scopes import scope
 
 from accounts import actions
@@ -26,10 +28,12 @@ from policies.actions import propose_draft, save_draft
 from policies.models import PolicyDraft
 from policies.notifying.actions import announce, save_channel
 from policies.notifying.models import ChatIdentity, Event, Notification, NotificationChannel
+from policies.simulation.actions import start_simulation, start_suggestion
 from sessions.killing.actions import kill
 from tests.sessions.conftest import Site
 from tests.sessions.people import furnish, person, signed_in
 
+PERIOD: Final = {"since": "2026-11-01T00:00:00Z", "until": "2026-11-20T00:00:00Z"}
 RULES: Final = [{"name": "all", "effect": "allow", "agents": ["*"], "targets": ["shop"]}]
 TRUST: Final = {
     "name": "idp",
@@ -148,6 +152,12 @@ MATRIX: Final[dict[str, Row]] = {
     "GET policy-version-list": read(),
     "GET policy-version-detail": read(),
     "POST policy-version-restore": write(409),  # it is the current one
+    "GET policy-simulation-list": read(Power.AUDIT),
+    "POST policy-simulation-list": write(201, {"rules": RULES, **PERIOD}),
+    "GET policy-simulation-detail": read(Power.AUDIT),
+    "GET policy-suggestion-list": read(Power.AUDIT),
+    "POST policy-suggestion-list": write(201, PERIOD),
+    "GET policy-suggestion-detail": read(Power.AUDIT),
     "GET session-list": read(Power.AUDIT),
     "GET session-detail": read(Power.AUDIT),
     "POST session-end": Row(Power.MANAGE, Power.AUDIT, 202, {"reason": "enough"}),
@@ -194,6 +204,13 @@ def rows(acme: Site) -> dict[str, Any]:
         draft = PolicyDraft(policy=made["policy"])
         save_draft(draft, scope={}, rules=RULES, message="", acting_user=None)
         propose_draft(draft, acting_user=None)
+        period: dict[str, Any] = {
+            "since": timezone.now() - timedelta(days=1),
+            "until": timezone.now(),
+            "acting_user": None,
+        }
+        simulation = start_simulation(made["policy"], scope={}, rules=RULES, **period)
+        suggestion = start_suggestion(acme.agent, **period)
         entry = LedgerEntry.objects.order_by("seq")[0]
         channel = NotificationChannel(tenant=acme.tenant, name="hook", kind="webhook", address="https://hook.example/")
         save_channel(channel, acting_user=None)
@@ -219,6 +236,8 @@ def rows(acme: Site) -> dict[str, Any]:
         "join-token": made["jointoken"],
         "policie": made["policy"],
         "policy-draft": draft,
+        "policy-simulation": simulation,
+        "policy-suggestion": suggestion,
         "policy-version": made["policyversion"],
         "session": made["agentsession"],
         "session-refusal": made["sessionrefusal"],
@@ -242,7 +261,9 @@ def ask(client: Client, endpoint: str, rows: dict[str, Any]) -> Any:
             body["agent"] = str(rows["agent"].pk)
         if basename == "credential":
             body["target"] = str(rows["target"].pk)
-        if basename == "policy-draft":
+        if basename == "policy-suggestion":
+            body["agent"] = str(rows["agent"].pk)
+        if basename in {"policy-draft", "policy-simulation"}:
             body["policy"] = str(rows["policie"].pk)
     if name == "policy-draft-review":
         body = {**body, "digest": rows["policy-draft"].digest}
