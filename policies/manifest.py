@@ -20,6 +20,7 @@ from policies import actions
 from policies.documents import PolicyDocument, check_document
 from policies.engine import PolicyError
 from policies.models import DraftState, Policy, PolicyDraft
+from policies.notifying import manifest as notifying
 
 
 class PolicyFields(TenantDocument, frozen=True, kw_only=True):
@@ -64,7 +65,7 @@ class PolicyKind:
         return Change(verb="create" if policy is None else "change", name=wanted.name, fields=fields)
 
 
-KINDS: Final[tuple[Kind, ...]] = (PolicyKind(),)
+KINDS: Final[tuple[Kind, ...]] = (PolicyKind(), *notifying.KINDS)
 
 
 def _bring_about_rules(
