@@ -157,12 +157,22 @@ CELERY_BEAT_SCHEDULE: dict[str, dict[str, Any]] = {
         "task": "accounts.tasks.forget_used_assertions",
         "schedule": timedelta(minutes=10),
     },
+    # Links expire what is held by themselves, and changes of people and policies are heard: these are the nets below.
+    "policies-settle-due-approvals": {
+        "task": "policies.approvals.tasks.settle_due_approvals",
+        "schedule": timedelta(seconds=10),
+    },
+    "policies-review-open-approvals": {
+        "task": "policies.approvals.tasks.review_open_approvals",
+        "schedule": timedelta(minutes=1),
+    },
     "policies-deliver-due": {"task": "policies.notifying.tasks.deliver_due", "schedule": timedelta(seconds=10)},
     "policies-forget-link-codes": {
         "task": "policies.notifying.tasks.forget_link_codes",
         "schedule": timedelta(hours=1),
     },
     "sessions-settle-unfinished": {"task": "sessions.tasks.settle_unfinished", "schedule": timedelta(minutes=1)},
+    "sessions-run-forgotten": {"task": "sessions.replay_tasks.run_forgotten", "schedule": timedelta(minutes=1)},
     "sessions-forget-refusals": {"task": "sessions.tasks.forget_refusals", "schedule": timedelta(hours=1)},
 }
 DJANGO_CELERY_BEAT_TZ_AWARE = True
