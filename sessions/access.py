@@ -52,6 +52,12 @@ def standing_of(worker_id: UUID, *, public_key: bytes) -> Standing:
     return Standing(is_welcome=True, to_end=to_end, policy=effective_policy(worker.tenant_id))
 
 
+def has_open_sessions(worker_id: UUID) -> bool:
+    """In its scope: whether the worker has yet to say how a session of its ended."""
+    is_open = AgentSession.objects.filter(worker=worker_id, state__in=(SessionState.GRANTED, SessionState.LIVE))
+    return bool(is_open.exists())
+
+
 def statements_of(session: AgentSession, *, containing: str = "", status: str = "") -> QuerySet[Operation]:
     """The session's operations in their order, narrowed by a word of the text and by status."""
     operations: QuerySet[Operation] = Operation.objects.filter(session=session).order_by("op")

@@ -15,6 +15,7 @@ import asyncio
 import secrets
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import datetime
 from typing import Any, Final, ParamSpec, TypeVar
 from uuid import UUID
@@ -51,13 +52,14 @@ from proxyworker.contract import (
     RequestApproval,
     RequestUpload,
     RequestVerifier,
+    ReserveBudget,
     Revoke,
     WithdrawApproval,
     decode_from_worker,
     encode,
 )
 from proxyworker.net.tasks import spawn
-from sessions.access import standing_of
+from sessions.access import has_open_sessions, standing_of
 from sessions.actions import note_closed, worker_group
 from sessions.approving import (
     keep_preview,
@@ -66,6 +68,7 @@ from sessions.approving import (
     withdraw_approval,
     withdraw_of_session,
 )
+from sessions.budgets import reserve_budget
 from sessions.errors import PeerFault
 from sessions.ingest import LinkedWorker, append_records
 from sessions.logins import offer_verifier
@@ -84,6 +87,8 @@ NONCE_BYTES: Final = 32
 POLL_SECONDS: Final = 5.0
 #: Between two rounds that nobody woke: what has lapsed is asked for again this soon when the database didn't answer.
 LEAST_ROUND_SECONDS: Final = 0.2
+#: A worker that was withdrawn may say how its sessions ended, for so long: its journal has that within milliseconds.
+DISMISSED_SECONDS: Final = 5.0
 #: Questions of one link that are worked on at once; further ones wait in the socket. Two hundred agents that connect
 #: in the same second are through in a few.
 MAX_REQUESTS: Final = 32
@@ -101,6 +106,9 @@ CLOSE_ERROR: Final = 4500
 #: together leave connections of the database's pool to web requests.
 _QUESTION_THREADS: Final = ThreadPoolExecutor(max_workers=6, thread_name_prefix="link-question")
 _RECORD_THREADS: Final = ThreadPoolExecutor(max_workers=2, thread_name_prefix="link-record")
+
+#: What a worker asks and waits for an answer to.
+Question = OpenSession | RequestUpload | RequestVerifier | RequestApproval | ReserveBudget
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -150,6 +158,9 @@ class LinkConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         self._batch_order = asyncio.Lock()
         self._woken = asyncio.Event()
         self._revoked: set[str] = set()
+        #: Whether nothing but records is taken any more; and that some have come.
+        self._is_dismissed = False
+        self._recorded = asyncio.Event()
         #: Approvals that the gate was told are pending, and previews that it was asked for, at which time.
         self._held: set[UUID] = set()
         self._previews_asked: set[tuple[UUID, datetime]] = set()
@@ -219,7 +230,7 @@ class LinkConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
 
     async def _accept_frame(self, worker: LinkedWorker, frame: FromWorker) -> None:
         match frame:
-            case OpenSession() | RequestUpload() | RequestVerifier() | RequestApproval():
+            case OpenSession() | RequestUpload() | RequestVerifier() | RequestApproval() | ReserveBudget():
                 await self._requests.acquire()
                 self._start("answer", self._answer(worker, frame), then=self._requests.release)
             case AppendRecords():
@@ -230,6 +241,7 @@ class LinkConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
                 note = _in_scope(worker, note_closed)
                 await _in_thread(note, _uuid(session_id), worker_id=worker.id, reason=reason, now=now)
                 await _in_thread(withdraw_of_session, worker, _uuid(session_id), now=now)
+                self._recorded.set()
             case WithdrawApproval():
                 await _in_thread(withdraw_approval, worker, frame, now=timezone.now())
             case ApprovalPreview():
@@ -240,15 +252,17 @@ class LinkConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
             case Enrol() | Authenticate():
                 raise PeerFault("a second sign-on")
 
-    async def _answer(
-        self, worker: LinkedWorker, frame: OpenSession | RequestUpload | RequestVerifier | RequestApproval
-    ) -> None:
+    async def _answer(self, worker: LinkedWorker, frame: Question) -> None:
         answer: FromControlPlane
         try:
-            if isinstance(frame, OpenSession):
+            if self._is_dismissed:
+                answer = _refused_as_dismissed(frame.request_id)
+            elif isinstance(frame, OpenSession):
                 answer = await _in_thread(open_session, worker, frame, now=timezone.now())
             elif isinstance(frame, RequestVerifier):
                 answer = await _in_thread(offer_verifier, worker, frame)
+            elif isinstance(frame, ReserveBudget):
+                answer = await _in_thread(reserve_budget, worker, frame, now=timezone.now())
             elif isinstance(frame, RequestApproval):
                 answer = await _in_thread(request_approval, worker, frame, now=timezone.now())
             else:
@@ -280,6 +294,7 @@ class LinkConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
                 log.exception("append_failed", worker=worker.name)
                 await self._close(CLOSE_ERROR)
                 return
+            self._recorded.set()
             await self._say(Ack(request_id=frame.request_id, journal_id=frame.journal_id, seq=seq))
 
     # ------------------------------------------------------------ pushes
@@ -330,9 +345,7 @@ class LinkConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         worker, key = signed_on.worker, signed_on.public_key
         standing = await _in_thread(_in_scope(worker, standing_of), worker.id, public_key=key)
         if not standing.is_welcome:
-            log.warning("link_fault", fault="no longer welcome", worker=signed_on.worker.name, client=self._peer())
-            await self._say(Revoke(session_ids=(), reason="this worker was withdrawn"))
-            await self._close(CLOSE_REFUSED)
+            await self._dismiss(worker)
             return
         fresh = {
             session_id: reason for session_id, reason in standing.to_end.items() if session_id not in self._revoked
@@ -345,6 +358,18 @@ class LinkConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
             self._policy_version = standing.policy.version
             await self._say(PolicyChanged(policy=standing.policy))
         await self._push_approvals(worker)
+
+    async def _dismiss(self, worker: LinkedWorker) -> None:
+        """Have all sessions end, take the records of it for `DISMISSED_SECONDS`, and close."""
+        log.warning("link_fault", fault="no longer welcome", worker=worker.name, client=self._peer())
+        self._is_dismissed = True
+        await self._say(Revoke(session_ids=(), reason="this worker was withdrawn"))
+        with suppress(TimeoutError):
+            async with asyncio.timeout(DISMISSED_SECONDS):
+                while await _in_thread(_in_scope(worker, has_open_sessions), worker.id):
+                    await self._recorded.wait()
+                    self._recorded.clear()
+        await self._close(CLOSE_REFUSED)
 
     async def _push_approvals(self, worker: LinkedWorker) -> None:
         held = frozenset(self._held)
@@ -387,6 +412,15 @@ class LinkConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
     def _peer(self) -> str | None:
         client = self.scope.get("client")
         return f"{client[0]}:{client[1]}" if client else None
+
+
+def _refused_as_dismissed(request_id: int) -> Refused:
+    return Refused(
+        request_id=request_id,
+        code=RefusalCode.WORKER_DISABLED,
+        reason="this worker was withdrawn",
+        help="Connect to another worker of the tenant.",
+    )
 
 
 def _uuid(text: str) -> UUID:

@@ -19,6 +19,7 @@ from accounts.actions import (
     issue_agent_token,
     revoke_agent_token,
     save_agent,
+    save_tenant,
     save_trust,
     save_user,
 )
@@ -221,6 +222,54 @@ async def test_a_worker_that_comes_back_hears_what_is_held(acme: Site) -> None:
         assert welcome.acknowledged == {journal.journal_id: 6}
         await worker.send(journal.batch(5, 8))
         assert (await worker.receive(Ack)).seq == 8
+
+
+@pytest.mark.parametrize("what", ["the worker", "the tenant"])
+async def test_a_worker_that_is_withdrawn_says_how_its_sessions_ended_and_gets_no_new_ones(
+    acme: Site, what: str
+) -> None:
+    def deactivate() -> None:
+        if what == "the worker":
+            acme.worker.is_active = False
+            save_worker(acme.worker, acting_user=None)
+        else:
+            acme.tenant.is_active = False
+            save_tenant(acme.tenant, acting_user=None)
+
+    async with signed_on(acme) as worker:
+        token = await agent_token(acme)
+        await worker.send(question(token))
+        grant = await worker.receive(SessionGrant)
+        await run(acme, deactivate)
+        assert (await worker.receive(Revoke)).session_ids == ()
+        await worker.send(question(token))
+        assert (await worker.receive(Refused)).code is RefusalCode.WORKER_DISABLED
+        journal = JournalScript()
+        ended = msgspec.structs.replace(closed(grant.session_id, 0), at=timezone.now().timestamp())
+        journal.write(opened(grant.session_id), ended)
+        await worker.send(journal.whole())
+        await worker.receive(Ack)
+        assert await worker.closed_with() == CLOSE_REFUSED
+    session = await run(acme, AgentSession.objects.get)
+    assert (session.state, session.withdrawn_at is not None) == ("closed", True)
+    assert session.seconds_to_end is not None
+
+
+async def test_a_withdrawn_worker_that_never_says_how_its_sessions_ended_is_cut_off(
+    acme: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def deactivate() -> None:
+        acme.worker.is_active = False
+        save_worker(acme.worker, acting_user=None)
+
+    monkeypatch.setattr("sessions.link.DISMISSED_SECONDS", 0.1)
+    async with signed_on(acme) as worker:
+        await worker.send(question(await agent_token(acme)))
+        await worker.receive(SessionGrant)
+        await run(acme, deactivate)
+        assert (await worker.receive(Revoke)).session_ids == ()
+        assert await worker.closed_with() == CLOSE_REFUSED
+    assert (await run(acme, AgentSession.objects.get)).seconds_to_end is None
 
 
 async def test_records_of_another_tenants_session_cut_the_link(acme: Site, globex: Site) -> None:
