@@ -202,8 +202,9 @@ class OidcTrustSerializer(TenantModelSerializer):
     class Meta(TenantModelSerializer.Meta):
         model = OidcTrust
         fields: ClassVar[list[str]] = [
-            "id", "tenant", "name", "issuer", "audience", "jwks_url", "algorithms", "clock_skew_seconds",
-            "person_claim", "groups_claim", "label_claims", "is_active", "rules", "created_at", "updated_at",
+            "id", "tenant", "name", "kind", "issuer", "audience", "jwks_url", "metadata_url", "metadata", "algorithms",
+            "clock_skew_seconds", "person_claim", "groups_claim", "label_claims", "is_active", "rules", "created_at",
+            "updated_at",
         ]  # fmt: skip
 
     def validate_algorithms(self, value: set[str]) -> list[str]:

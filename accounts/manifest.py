@@ -33,7 +33,7 @@ import msgspec
 
 from accounts import actions
 from accounts.federation import manifest as federation
-from accounts.models import DEFAULT_ALGORITHMS, Agent, Membership, OidcTrust, Tenant, TrustRule, User
+from accounts.models import DEFAULT_ALGORITHMS, Agent, Membership, OidcTrust, Tenant, TrustKind, TrustRule, User
 from controlplane.apply.kinds import (
     HIDDEN,
     Applying,
@@ -89,12 +89,15 @@ class TrustRuleFields(Document, frozen=True, kw_only=True):
 
 
 class OidcTrustFields(TenantDocument, frozen=True, kw_only=True):
-    """A trust with all of its rules, by tenant and name."""
+    """A trust with all of its rules, by tenant and name. `proof` is its kind, a word that documents have taken."""
 
     name: str
+    proof: TrustKind = TrustKind.JWT
     issuer: str
     audience: str
     jwks_url: str = ""
+    metadata_url: str = ""
+    metadata: str = ""
     algorithms: list[str] = msgspec.field(default_factory=lambda: [one.value for one in DEFAULT_ALGORITHMS])
     clock_skew_seconds: int = 30
     person_claim: str = ""
@@ -208,7 +211,7 @@ class OidcTrustKind:
         rules_after = sorted(str(rule) for rule in wanted.rules)
         specs = [_rule_spec(index, rule) for index, rule in enumerate(wanted.rules)]
         save = partial(actions.save_trust, acting_user=None, rules=specs)
-        values = {name: getattr(wanted, name) for name in _TRUST_VALUES}
+        values = {name: getattr(wanted, name) for name in _TRUST_VALUES} | {"kind": wanted.proof.value}
         change = bring_about(trust, lambda: OidcTrust(tenant=applying.tenant), values=values, save=save)
         if rules_before == rules_after:
             return change
@@ -220,8 +223,8 @@ class OidcTrustKind:
 
 
 _TRUST_VALUES: Final = (
-    "name", "issuer", "audience", "jwks_url", "algorithms", "clock_skew_seconds", "person_claim", "groups_claim",
-    "label_claims", "is_active",
+    "name", "issuer", "audience", "jwks_url", "metadata_url", "metadata", "algorithms", "clock_skew_seconds",
+    "person_claim", "groups_claim", "label_claims", "is_active",
 )  # fmt: skip
 
 KINDS: Final[tuple[Kind, ...]] = (TenantKind(), UserKind(), AgentKind(), OidcTrustKind(), *federation.KINDS)

@@ -8,7 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from accounts.models import SigningAlgorithm
+from accounts.models import SigningAlgorithm, TrustKind
+from accounts.trust_checks import AWS_ISSUER
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +20,7 @@ class Preset:
     title: str
     issuer: str
     conditions: tuple[str, ...]
+    kind: TrustKind = TrustKind.JWT
     audience: str = "narrowgate"
     algorithms: tuple[SigningAlgorithm, ...] = (SigningAlgorithm.RS256,)
     person_claim: str = ""
@@ -104,6 +106,27 @@ PRESETS: Final[tuple[Preset, ...]] = (
             "/https:~1~1sts.amazonaws.com~1/lambda_source_function_arn",
         ),
         hint="The issuer is shown under IAM, Account settings, once outbound federation is enabled.",
+    ),
+    Preset(
+        slug="aws-caller-identity",
+        title="AWS IAM (signed GetCallerIdentity)",
+        kind=TrustKind.AWS,
+        issuer=AWS_ISSUER,
+        audience="{a name of yours, such as narrowgate.example.com}",
+        conditions=("account = {account}", "role = {role}"),
+        label_claims=("arn", "session"),
+        hint="Choose an audience that is yours alone: what is signed for it must be good for nothing else.",
+    ),
+    Preset(
+        slug="saml",
+        title="SAML 2.0 assertions",
+        kind=TrustKind.SAML,
+        issuer="{entity ID}",
+        audience="{audience of its assertions for Narrowgate}",
+        conditions=("sub = {NameID}",),
+        groups_claim="groups",
+        label_claims=("sub",),
+        hint="Give the URL of the metadata, or paste them. Assertions are exchanged at the token endpoint.",
     ),
 )
 BY_SLUG: Final = {preset.slug: preset for preset in PRESETS}

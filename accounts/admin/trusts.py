@@ -1,4 +1,4 @@
-"""The page of the providers whose JWTs stand for agents: presets to start from, and a try-out of a token's claims."""
+"""The page of the providers whose proofs stand for agents: presets to start from, and a try-out of a token's claims."""
 
 from __future__ import annotations
 
@@ -104,12 +104,12 @@ class TrialForm(forms.Form):
 
 @admin.register(OidcTrust)
 class OidcTrustAdmin(TenantModelAdmin):
-    """Providers whose JWTs stand for agents."""
+    """Providers whose proofs stand for agents."""
 
     form = OidcTrustForm
     can_delete = True
-    list_display = ("name", "tenant", "issuer", "audience", "state")
-    list_filter = ("is_active", ("tenant", AutocompleteSelectFilter))
+    list_display = ("name", "tenant", "kind", "issuer", "audience", "state")
+    list_filter = ("kind", "is_active", ("tenant", AutocompleteSelectFilter))
     list_filter_submit = True
     list_select_related = ("tenant",)
     search_fields = ("name", "issuer", "audience")
@@ -120,7 +120,7 @@ class OidcTrustAdmin(TenantModelAdmin):
     formfield_overrides = {ArrayField: {"widget": ArrayWidget}}
     fieldsets = (
         (None, {"fields": ("tenant", ("name", "is_active"))}),
-        ("Provider", {"fields": (("issuer", "audience"), "jwks_url")}),
+        ("Provider", {"fields": ("kind", ("issuer", "audience"), "jwks_url", "metadata_url", "metadata")}),
         ("Tokens", {"fields": ("algorithms", ("clock_skew_seconds", "person_claim"), "groups_claim", "label_claims")}),
     )
 
@@ -131,6 +131,7 @@ class OidcTrustAdmin(TenantModelAdmin):
         if preset is not None:
             initial |= {
                 "name": preset.title,
+                "kind": preset.kind,
                 "issuer": preset.issuer,
                 "audience": preset.audience,
                 "algorithms": [one.value for one in preset.algorithms],

@@ -23,6 +23,7 @@ from accounts.errors import AccountsError, NoAgent
 from accounts.identify import IdentifiedAgent, agent_of, identify_agent, refuse_departed, refuse_suspended
 from accounts.matching import text_at
 from accounts.models import Agent, AgentToken, OidcTrust
+from accounts.oauth.aws import verify_caller_identity
 from accounts.oauth.models import OAuthClient
 from accounts.oauth.saml import verify_assertion
 from accounts.oauth.wire import OAuthError, one
@@ -35,8 +36,9 @@ ACCESS_TOKEN: Final = "urn:ietf:params:oauth:token-type:access_token"  # noqa: S
 JWT: Final = "urn:ietf:params:oauth:token-type:jwt"
 ID_TOKEN: Final = "urn:ietf:params:oauth:token-type:id_token"  # noqa: S105  # a name
 SAML2: Final = "urn:ietf:params:oauth:token-type:saml2"
+AWS_CALLER: Final = "urn:narrowgate:params:oauth:token-type:aws-caller-identity"
 #: What may be exchanged.
-SUBJECT_TYPES: Final = frozenset({ACCESS_TOKEN, JWT, ID_TOKEN, SAML2})
+SUBJECT_TYPES: Final = frozenset({ACCESS_TOKEN, JWT, ID_TOKEN, SAML2, AWS_CALLER})
 #: Short enough that nobody needs to wait for a revocation that was forgotten.
 LIFETIME: Final = timedelta(minutes=15)
 MAX_TARGETS: Final = 50
@@ -175,6 +177,8 @@ def _presented(form: Mapping[str, list[str]], name: str, *, at: Asked) -> Party:
     try:
         if kind == SAML2:
             verified = verify_assertion(token, endpoint=at.endpoint, now=at.now, tenant_id=at.tenant_id)
+        elif kind == AWS_CALLER:
+            verified = verify_caller_identity(token, now=at.now, tenant_id=at.tenant_id)
         elif is_jwt:
             verified = oidc.verify_token(token, now=at.now, tenant_id=at.tenant_id)
         else:
