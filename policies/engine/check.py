@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from policies.engine.conditions import ConditionFailed, compile_condition, condition_holds
-from policies.engine.coverage import is_redundant, is_shadowed
+from policies.engine.coverage import Overlaps, is_redundant, is_shadowed
 from policies.engine.model import Effect, Policy, Rule, Scope
 from policies.engine.operation import Kind, Operation, Target, is_sql
 from policies.engine.patterns import has_wildcard, matches_any
@@ -56,12 +56,13 @@ def check_policy(policy: Policy, *, known: Known = _UNKNOWN) -> tuple[Finding, .
     within = next((rule.within for rule in policy.rules if rule.within is not None), None)
     if within is not None:
         findings += _unknown_names("scope", within, known)
+    overlaps = Overlaps(policy.rules)
     for index, rule in enumerate(policy.rules):
         at = f"rules[{index}]"
         findings += _unknown_names(at, rule, known)
         findings += _never_matches(at, rule, known)
         findings += _approval(at, rule, known)
-        findings += _overshadowed(at, index, policy.rules)
+        findings += _overshadowed(at, index, policy.rules, overlaps.of(rule))
         if len(findings) >= MAX_FINDINGS:
             break
     return tuple(findings[:MAX_FINDINGS])
@@ -196,9 +197,10 @@ def _approval(at: str, rule: Rule, known: Known) -> Iterator[Finding]:
         yield Finding(f"{at}.approval.flow", f"nobody can approve by {flow!r}", "Give the flow approvers who are there")
 
 
-def _overshadowed(at: str, index: int, rules: tuple[Rule, ...]) -> Iterator[Finding]:
+def _overshadowed(at: str, index: int, rules: tuple[Rule, ...], candidates: Iterable[int]) -> Iterator[Finding]:
     rule = rules[index]
-    for place, other in enumerate(rules):
+    for place in candidates:
+        other = rules[place]
         if place == index:
             continue
         if is_shadowed(rule, other):

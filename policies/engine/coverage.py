@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Final
 
 from policies.engine.model import Effect, Rule, Scope
 from policies.engine.operation import Hazard, Kind, is_sql
-from policies.engine.patterns import allowed_name, are_within, is_everything, is_qualified, matches_any, tails
+from policies.engine.patterns import (
+    COMPILED_LISTS,
+    PatternIndex,
+    allowed_name,
+    are_within,
+    bare_name,
+    is_everything,
+    is_qualified,
+    matches_any,
+    tails,
+)
 from policies.engine.rules import COVERING, ORDINARY_HAZARDS
 
+_ALL: Final = frozenset(Kind)
+_ALL_BUT_UNKNOWN: Final = _ALL - {Kind.UNKNOWN}
 #: Kinds that have an object, but for a `SELECT` of nothing.
 _WITH_OBJECT: Final = frozenset({Kind.SELECT, Kind.INSERT, Kind.UPDATE, Kind.DELETE, Kind.MERGE, Kind.TRUNCATE})
 
@@ -18,21 +31,52 @@ def is_shadowed(rule: Rule, other: Rule) -> bool:
     """Whether `rule` never has an effect, because `other` denies all that it speaks of."""
     if other.effect is not Effect.DENY or rule.effect is Effect.DENY:
         return False
-    return _is_wider(rule, other) and _touches_all(rule, other)
+    return _touches_all(rule, other) and _is_wider(rule, other)
 
 
 def is_redundant(rule: Rule, other: Rule) -> bool:
     """Whether `other`, of the same effect, takes in all that `rule` does."""
-    if rule.effect is not other.effect or not _is_wider(rule, other):
+    if rule.effect is not other.effect or rule.effect is Effect.LIMIT:
+        return False  # two limits count apart
+    if (rule.approval, rule.mask, rule.filter) != (other.approval, other.mask, other.filter):
         return False
-    if rule.effect is Effect.ALLOW:
-        return _covers_all(rule, other)
-    if rule.effect is Effect.REQUIRE_APPROVAL:
-        return rule.approval == other.approval and _covers_all(rule, other) and _touches_all(rule, other)
-    if (rule.mask, rule.limit, rule.filter) != (other.mask, other.limit, other.filter):
-        return False
-    # A limit on distinct values, a mask, and a filter are of what the rule names; two limits count apart anyway.
-    return rule.effect is not Effect.LIMIT and _touches_all(rule, other)
+    return (
+        (rule.effect not in COVERING or _covers_all(rule, other))
+        and (rule.effect is Effect.ALLOW or _touches_all(rule, other))
+        and _is_wider(rule, other)
+    )
+
+
+class Overlaps:
+    """Which of many rules may take in another: not each of a thousand is compared with each."""
+
+    _FIELDS: Final = ("agents", "targets", "objects")
+
+    def __init__(self, rules: tuple[Rule, ...]) -> None:
+        self._everywhere: dict[str, set[int]] = {}
+        self._index: dict[str, PatternIndex] = {}
+        for field in self._FIELDS:
+            narrow: list[tuple[str, int]] = []
+            everywhere = self._everywhere[field] = set()
+            for number, rule in enumerate(rules):
+                patterns: tuple[str, ...] = getattr(rule, field)
+                narrow += ((pattern, number) for pattern in patterns)
+                if not patterns:
+                    everywhere.add(number)
+            self._index[field] = PatternIndex(narrow)
+
+    def of(self, rule: Rule) -> list[int]:
+        """The places of all that may, itself included."""
+        found: set[int] | None = None
+        for field in self._FIELDS:
+            may = self._everywhere[field]
+            patterns: tuple[str, ...] = getattr(rule, field)
+            if patterns:
+                first = patterns[0]
+                names = {first, bare_name(first), allowed_name(first)} if field == "objects" else {first}
+                may = may.union(*map(self._index[field].find, names))
+            found = may if found is None else found & may
+        return sorted(found or ())
 
 
 def _is_wider(rule: Rule, other: Rule) -> bool:
@@ -64,8 +108,8 @@ def _is_wider_mapping(patterns: Mapping[str, str], wider: Mapping[str, str]) -> 
 def _covers_all(rule: Rule, other: Rule) -> bool:
     """Each access that `rule` covers, `other` covers."""
     return (
-        _covered_kinds(rule) <= _covered_kinds(other)
-        and _is_wider_list(rule.objects, other.objects)
+        _is_wider_list(rule.objects, other.objects)
+        and _covered_kinds(rule) <= _covered_kinds(other)
         and _is_wider_list(tuple(map(allowed_name, rule.objects)), tuple(map(allowed_name, other.objects)))
         and _is_wider_list(rule.columns, other.columns)
         and _covered_hazards(rule) <= _covered_hazards(other)
@@ -90,17 +134,22 @@ def _covered_hazards(rule: Rule) -> frozenset[str]:
 def _touches_all(rule: Rule, other: Rule) -> bool:
     """Each access that `rule` speaks of, `other` touches; but for a `SELECT` of nothing."""
     return (
-        _kinds(rule) <= _kinds(other)
+        _touches_all_objects(rule, other)
+        and _kinds(rule) <= _kinds(other)
         and _touches_all_hazards(rule, other)
         and _touches_all_columns(rule, other)
-        and _touches_all_objects(rule, other)
     )
 
 
 def _kinds(rule: Rule) -> frozenset[Kind]:
     if rule.operations:
-        return frozenset(kind for kind in Kind if matches_any(rule.operations, kind))
-    return frozenset(kind for kind in Kind if kind is not Kind.UNKNOWN or rule.effect is not Effect.ALLOW)
+        return _kinds_named(rule.operations)
+    return _ALL_BUT_UNKNOWN if rule.effect is Effect.ALLOW else _ALL
+
+
+@lru_cache(maxsize=COMPILED_LISTS)
+def _kinds_named(operations: tuple[str, ...]) -> frozenset[Kind]:
+    return frozenset(kind for kind in Kind if matches_any(operations, kind))
 
 
 def _touches_all_hazards(rule: Rule, other: Rule) -> bool:
@@ -125,12 +174,16 @@ def _touches_all_objects(rule: Rule, other: Rule) -> bool:
         return False
     if not any(is_sql(kind) for kind in kinds):
         return are_within(rule.objects, other.objects)
+    if kinds.isdisjoint(_kinds(other)):
+        return False
     own = tuple(map(allowed_name, rule.objects)) if rule.effect in COVERING else rule.objects
     wider = (*other.objects, *(f"*.{pattern}" for pattern in other.objects if not is_qualified(pattern)))
     if not all(is_sql(kind) for kind in kinds):
         own, wider = (*own, *rule.objects), other.objects
-    without_schema = [tail for pattern in own for tail in tails(pattern)[1:] or (pattern,)]
-    return are_within(own, wider) and are_within(without_schema, [t for one in other.objects for t in tails(one)])
+    if not are_within(own, wider):
+        return False
+    without_schema = tuple(tail for pattern in own for tail in tails(pattern)[1:] or (pattern,))
+    return are_within(without_schema, tuple(tail for pattern in other.objects for tail in tails(pattern)))
 
 
 def _is_wider_list(patterns: tuple[str, ...], wider: tuple[str, ...]) -> bool:

@@ -58,13 +58,14 @@ def is_within(pattern: str, wider: str) -> bool:
 
     A wildcard of `wider` takes in those of `pattern` that stand in its place; `?` takes in no `*`.
     """
-    return re.fullmatch(_regex(wider, any_one="[^*]"), pattern, re.DOTALL) is not None
+    if pattern == wider or not has_wildcard(wider):
+        return pattern == wider
+    return _takes_in(wider).fullmatch(pattern) is not None
 
 
-def are_within(patterns: Iterable[str], wider: Iterable[str]) -> bool:
+def are_within(patterns: tuple[str, ...], wider: tuple[str, ...]) -> bool:
     """Whether each of the patterns is within one of the wider ones."""
-    wider = tuple(wider)
-    return all(any(is_within(pattern, one) for one in wider) for pattern in patterns)
+    return patterns == wider or all(any(is_within(pattern, one) for one in wider) for pattern in patterns)
 
 
 def is_qualified(name: str) -> bool:
@@ -72,6 +73,7 @@ def is_qualified(name: str) -> bool:
     return _QUALIFIED.fullmatch(name) is not None
 
 
+@lru_cache(maxsize=COMPILED_LISTS)
 def allowed_name(name: str) -> str:
     """An object of SQL, or a pattern for some, as a rule that allows reads it: `customers` is `public.customers`."""
     if name == UNRESOLVED or is_everything(name) or is_qualified(name):
@@ -122,6 +124,11 @@ class PatternIndex:
                 if matches(name):
                     found.add(number)
         return found
+
+
+@lru_cache(maxsize=COMPILED_LISTS)
+def _takes_in(wider: str) -> re.Pattern[str]:
+    return re.compile(_regex(wider, any_one="[^*]"), re.DOTALL)
 
 
 def _always(_: str) -> bool:
