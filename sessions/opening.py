@@ -1,7 +1,7 @@
 """Opens sessions: who asks, may they, and what does the data path need.
 
-    bounds → identify the agent → find the target → decide by policy → is any of it stopped? → open its credential
-           → session row and grant
+    bounds → identify the agent → find the target → decide by policy → is any of it stopped, or too much?
+           → open its credential → session row and grant
 
 The policy is asked of a target that doesn't exist too, so that whoever may not reach a target hears the same whether it
 exists or not. A refusal is kept for the admin to show.
@@ -37,6 +37,7 @@ from proxyworker.contract import (
     TlsMode,
     UpstreamCredential,
 )
+from sessions.budgets import refuse_too_many
 from sessions.errors import OpenRefused
 from sessions.ingest import LinkedWorker
 from sessions.killing.access import order_against
@@ -121,6 +122,7 @@ def _grant(worker: LinkedWorker, frame: OpenSession, identified: IdentifiedAgent
     _refuse_what_is_stopped(agent, target)
     if target is None:
         raise _no_such_target(frame.target, agent)
+    refuse_too_many(policy, principal=principal, agent=agent, target=target, now=now)
     credential = _upstream_credential(target, agent)
     expires_at = min(identified.expires_at, now + timedelta(seconds=LIMITS.max_session_seconds))
     session = _write_session(
