@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 import msgspec
@@ -99,15 +99,15 @@ def reset_budget(budget: Budget, *, acting_user: User | None) -> Budget:
 def _budget(rule: str, limit: Limit, limits: Amounts, sharer: Sharer, *, now: datetime) -> Budget:
     """The row, made or brought up to date."""
     told = msgspec.structs.asdict(limits)
-    budget, is_new = Budget.objects.get_or_create(
-        tenant_id=sharer.tenant_id,
-        rule=rule,
-        per=limit.per.value,
-        of=limit.of.value,
-        agent_id=sharer.agent_id if limit.of in (LimitOf.AGENT, LimitOf.AGENT_ON_TARGET) else None,
-        target_id=sharer.target_id if limit.of in (LimitOf.TARGET, LimitOf.AGENT_ON_TARGET) else None,
-        defaults={"limits": told, "last_used_at": now},
-    )
+    key: dict[str, Any] = {
+        "tenant_id": sharer.tenant_id,
+        "rule": rule,
+        "per": limit.per.value,
+        "of": limit.of.value,
+        "agent_id": sharer.agent_id if limit.of in (LimitOf.AGENT, LimitOf.AGENT_ON_TARGET) else None,
+        "target_id": sharer.target_id if limit.of in (LimitOf.TARGET, LimitOf.AGENT_ON_TARGET) else None,
+    }
+    budget, is_new = Budget.objects.get_or_create(**key, defaults={"limits": told, "last_used_at": now})
     if not is_new and (budget.limits != told or now - budget.last_used_at >= USE_NOTED_EVERY):
         budget.limits, budget.last_used_at = told, now
         budget.save(update_fields=["limits", "last_used_at", "updated_at"])

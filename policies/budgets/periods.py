@@ -4,12 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Final
 
 from policies.engine import LimitPer
-
-_MIDNIGHT: Final = {"hour": 0, "minute": 0, "second": 0, "microsecond": 0}
-
 
 @dataclass(frozen=True, slots=True)
 class Period:
@@ -22,6 +18,7 @@ class Period:
 def period_at(per: LimitPer, now: datetime) -> Period:
     """The period that `now` is in. Raises `ValueError` for a session, which the clock doesn't end."""
     at = now.astimezone(UTC)
+    midnight = at.replace(hour=0, minute=0, second=0, microsecond=0)
     match per:
         case LimitPer.MINUTE:
             start = at.replace(second=0, microsecond=0)
@@ -30,13 +27,13 @@ def period_at(per: LimitPer, now: datetime) -> Period:
             start = at.replace(minute=0, second=0, microsecond=0)
             end = start + timedelta(hours=1)
         case LimitPer.DAY:
-            start = at.replace(**_MIDNIGHT)
+            start = midnight
             end = start + timedelta(days=1)
         case LimitPer.WEEK:
-            start = at.replace(**_MIDNIGHT) - timedelta(days=at.weekday())
+            start = midnight - timedelta(days=at.weekday())
             end = start + timedelta(weeks=1)
         case LimitPer.MONTH:
-            start = at.replace(day=1, **_MIDNIGHT)
+            start = midnight.replace(day=1)
             end = (start + timedelta(days=31)).replace(day=1)
         case LimitPer.SESSION:
             raise ValueError("a session has no period of the clock")
