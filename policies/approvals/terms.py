@@ -120,8 +120,8 @@ def parse_terms(document: Any) -> Terms:
 
 
 def told(terms: Terms) -> dict[str, Any]:
-    """As a document: what is left out has its default."""
-    document: dict[str, Any] = msgspec.to_builtins(terms)
+    """As a document, as the database gives it back: what is left out has its default."""
+    document: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(terms))
     return document
 
 
