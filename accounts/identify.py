@@ -66,9 +66,7 @@ def _by_issued_token(credential: str, *, now: datetime, tenant_id: UUID | None) 
     presented = parse_token(credential, prefix=AGENT_PREFIX) or parse_token(credential, prefix=LOGIN_PREFIX)
     if presented is None:
         raise BadCredential("neither a JWT nor an issued token")
-    related = ("agent", "tenant", "trust", "client", "parent")
-    tokens = AgentToken.objects.filter(token_id=presented.token_id).select_related(*related)
-    token = tokens.filter(tenant_id=tenant_id).first() if tenant_id else tokens.first()
+    token = _find_token(presented.token_id, tenant_id=tenant_id)
     if token is None or not presented.matches(token.digest):
         raise BadCredential("unknown token")
     if token.revoked_at is not None or (token.parent is not None and token.parent.revoked_at is not None):
@@ -98,6 +96,15 @@ def _by_issued_token(credential: str, *, now: datetime, tenant_id: UUID | None) 
     )
 
 
+def _find_token(token_id: str, *, tenant_id: UUID | None) -> AgentToken | None:
+    """With what each token has; what few were made from is asked for where it is looked at."""
+    tokens = AgentToken.objects.filter(token_id=token_id).select_related("agent", "tenant")
+    try:
+        return tokens.get() if tenant_id is None else tokens.get(tenant_id=tenant_id)
+    except AgentToken.DoesNotExist:
+        return None
+
+
 def _by_jwt(credential: str, *, now: datetime, tenant_id: UUID | None) -> IdentifiedAgent:
     return agent_of(oidc.verify_token(credential, now=now, tenant_id=tenant_id))
 
@@ -125,7 +132,7 @@ def agent_of(verified: oidc.VerifiedToken) -> IdentifiedAgent:
 
 def refuse_suspended(agent: Agent) -> None:
     """Raises `BadCredential` for an agent whose sponsor has left."""
-    if suspended_agents().filter(pk=agent.pk).exists():
+    if agent.sponsor_id is not None and suspended_agents().filter(pk=agent.pk).exists():
         raise BadCredential("the agent's sponsor has left")
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from functools import lru_cache
 from typing import Any, Final, Protocol
 from urllib.parse import SplitResult, urlsplit
 
@@ -29,6 +30,8 @@ log = structlog.get_logger(__name__)
 MAX_DOCUMENT_BYTES: Final = 256 * 1024
 MAX_KEYS: Final = 100
 MIN_RSA_BITS: Final = 2048
+#: Documents whose keys stay imported: those of the providers in use. At their bound of size, 16 MB.
+MAX_IMPORTED: Final = 64
 #: An agent waits for this while it connects.
 FETCH_SECONDS: Final = 5.0
 #: A key that a provider withdraws is trusted for this long at most.
@@ -103,7 +106,7 @@ def is_fetchable(url: str) -> bool:
     return parts.scheme == "https"
 
 
-def _pick(keys: list[Key], key_id: str | None) -> Key | None:
+def _pick(keys: tuple[Key, ...], key_id: str | None) -> Key | None:
     if key_id is None:
         return keys[0] if len(keys) == 1 else None
     return next((key for key in keys if key.kid == key_id), None)
@@ -185,7 +188,8 @@ def _fetch_json(url: str) -> dict[str, Any]:
     return parse_object(fetch_document(url))
 
 
-def _import_keys(text: str) -> list[Key]:
+@lru_cache(maxsize=MAX_IMPORTED)
+def _import_keys(text: str) -> tuple[Key, ...]:
     """The usable keys: asymmetric, for signatures, strong enough. Others are left out (RFC 7517, 5)."""
     listed = json.loads(text).get("keys")
     if not isinstance(listed, list) or len(listed) > MAX_KEYS:
@@ -202,4 +206,4 @@ def _import_keys(text: str) -> list[Key]:
             continue
         if isinstance(key, RSAKey | ECKey | OKPKey) and not key.is_private:
             keys.append(key)
-    return list(keys)
+    return tuple(keys)

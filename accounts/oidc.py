@@ -130,9 +130,13 @@ def find_trust(kind: TrustKind, issuer: Any, audiences: Sequence[Any], *, tenant
     """The one active trust that takes such proofs of this issuer for one of these audiences. Raises `BadCredential`."""
     if not _is_plain(issuer) or not all(_is_plain(one) for one in audiences):
         raise BadCredential("issuer or audience missing")
-    trusts = OidcTrust.objects.filter(
-        kind=kind, issuer=issuer, audience__in=audiences, is_active=True, tenant__is_active=True
-    ).select_related("tenant")
+    trusts = (
+        OidcTrust.objects.filter(
+            kind=kind, issuer=issuer, audience__in=audiences, is_active=True, tenant__is_active=True
+        )
+        .select_related("tenant")
+        .order_by()
+    )
     if tenant_id is not None:
         trusts = trusts.filter(tenant_id=tenant_id)
     found = list(trusts[:2])

@@ -43,12 +43,13 @@ def find_agent(claims: Mapping[str, Any], trust: OidcTrust) -> Agent:
     found = {rule.agent_id: rule.agent for rule in _rules(trust) if not _failed(rule, claims)}
     if not found:
         raise NoAgent("no rule for these claims")
-    agents = list(found.values())
-    if len(agents) != 1:
+    if len(found) != 1:
         raise BadCredential("rules for several agents match these claims")
-    if not agents[0].is_active:
+    [agent] = found.values()
+    if not agent.is_active:
         raise BadCredential("inactive agent")
-    return agents[0]
+    agent.tenant = trust.tenant  # as the rules' are; so that nobody asks for it again
+    return agent
 
 
 def explain(claims: Mapping[str, Any], trusts: Iterable[OidcTrust]) -> list[TrustVerdict]:
@@ -120,7 +121,7 @@ def _explain(claims: Mapping[str, Any], trust: OidcTrust) -> TrustVerdict:
 
 
 def _rules(trust: OidcTrust) -> list[TrustRule]:
-    return list(TrustRule.objects.filter(trust=trust).select_related("agent__tenant"))
+    return list(TrustRule.objects.filter(trust=trust).select_related("agent"))
 
 
 def _failed(rule: TrustRule, claims: Mapping[str, Any]) -> tuple[str, ...]:

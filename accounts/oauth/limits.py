@@ -24,5 +24,12 @@ def seconds_to_wait_of(address: str, name: str) -> int:
     now = int(time.time())
     digest = hashlib.sha256(address.encode()).hexdigest()[:32]
     key = f"oauth-rate:{name}:{digest}:{now // WINDOW_SECONDS}"
-    cache.add(key, 0, timeout=2 * WINDOW_SECONDS)
-    return WINDOW_SECONDS - now % WINDOW_SECONDS if cache.incr(key) > REQUESTS_PER_MINUTE else 0
+    return WINDOW_SECONDS - now % WINDOW_SECONDS if _count(key) > REQUESTS_PER_MINUTE else 0
+
+
+def _count(key: str) -> int:
+    """How many there are now in the key's window. Nearly always, it has begun."""
+    try:
+        return int(cache.incr(key))
+    except ValueError:
+        return 1 if cache.add(key, 1, timeout=2 * WINDOW_SECONDS) else int(cache.incr(key))

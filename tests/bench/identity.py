@@ -1,7 +1,8 @@
 """`python -m tests.bench.identity [--requests N]`: token exchange and agent login, against plain Django views.
 
 In one process and one thread, through Django's handler with all middleware and real servers, so that a ratio says what
-the code costs and no network does. The cases take turns; rate and p99 are of all rounds.
+the code costs and no network does. The cases take turns; rate and p99 are of all rounds. CPU is this process's, without
+PostgreSQL's: the one figure that a busy machine leaves alone.
 """
 
 from __future__ import annotations
@@ -52,21 +53,37 @@ def main() -> None:
 
 def _measure(stack: ExitStack, wanted: int) -> None:
     cases = _cases(stack)
-    for run in cases.values():  # keys are fetched, statements are known
-        run()
+    statements = {name: _count_statements(run) for name, run in cases.items()}
     taken: dict[str, list[float]] = {name: [] for name in cases}
+    worked = dict.fromkeys(cases, 0.0)
     for _ in range(ROUNDS):
         for name, run in cases.items():
+            before = time.process_time()
             for _ in range(max(1, wanted // ROUNDS)):
                 begun = time.perf_counter()
                 run()
                 taken[name].append(time.perf_counter() - begun)
+            worked[name] += time.process_time() - before
     plain = statistics.fmean(taken["plain view"])
-    print(f"{'case':<34}{'1/s':>8}{'p50 ms':>9}{'p99 ms':>9}{'of plain':>10}")
+    print(f"{'case':<34}{'1/s':>8}{'p50 ms':>9}{'p99 ms':>9}{'of plain':>10}{'CPU ms':>9}{'SQL':>5}")
     for name, seconds in taken.items():
         mean, p99 = statistics.fmean(seconds), statistics.quantiles(seconds, n=100)[98]
-        middle = statistics.median(seconds)
-        print(f"{name:<34}{1 / mean:>8.0f}{middle * 1e3:>9.2f}{p99 * 1e3:>9.2f}{plain / mean:>10.2f}")
+        middle, busy = statistics.median(seconds), worked[name] / len(seconds)
+        print(
+            f"{name:<34}{1 / mean:>8.0f}{middle * 1e3:>9.2f}{p99 * 1e3:>9.2f}{plain / mean:>10.2f}"
+            f"{busy * 1e3:>9.2f}{statements[name]:>5}"
+        )
+
+
+def _count_statements(run: Callable[[], Any]) -> int:
+    """Of the ORM, once keys are fetched."""
+    from django.db import connection
+    from django.test.utils import CaptureQueriesContext
+
+    run()
+    with CaptureQueriesContext(connection) as asked:
+        run()
+    return len(asked)
 
 
 def _cases(stack: ExitStack) -> dict[str, Callable[[], Any]]:
