@@ -132,10 +132,17 @@ class AgentTokenAdmin(TokenAdmin):
     """The tokens that agents were issued."""
 
     list_display = ("token_id", "agent", "tenant", "label", "state", "expires_at", "last_used_at", "issued_by")
-    list_select_related = ("tenant", "agent", "issued_by")
-    search_fields = ("token_id", "label", "agent__name")
-    fields = ("tenant", "agent", "token_id", "label", "state", "expires_at", "revoked_at", "last_used_at", "issued_by")
-    readonly_fields = fields
+    list_select_related = ("tenant", "agent", "issued_by", "trust", "client", "parent")
+    search_fields = ("token_id", "label", "agent__name", "parent__token_id")
+    fieldsets = (
+        (None, {"fields": (("tenant", "agent"), ("token_id", "label"), ("kind", "state"))}),
+        ("Life", {"fields": (("created_at", "expires_at"), ("last_used_at", "revoked_at"))}),
+        ("Made from", {"fields": ("issued_by", "trust", "client", "parent", "carried", "targets")}),
+    )
+    readonly_fields = (
+        "tenant", "agent", "token_id", "label", "kind", "state", "created_at", "expires_at", "last_used_at",
+        "revoked_at", "issued_by", "trust", "client", "parent", "carried", "targets",
+    )  # fmt: skip
 
     def revoke_token(self, token: AgentToken, *, acting_user: User) -> object:
         """By the action."""

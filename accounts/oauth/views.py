@@ -9,6 +9,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, Final
 
+import structlog
 from django.conf import settings
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.utils import timezone
@@ -23,7 +24,10 @@ from accounts.oauth.clients import authenticate_client
 from accounts.oauth.exchange import ACCESS_TOKEN, CLIENT_CREDENTIALS, SCOPE_PREFIX, TOKEN_EXCHANGE, entitlement
 from accounts.oauth.wire import OAuthError, answer, endpoint, invalid_client, one, parameters
 from accounts.tokens import AGENT_PREFIX, SERVICE_PREFIX, parse_token
+from controlplane.origin import current_origin
 from controlplane.tenancy import every_tenant
+
+log = structlog.get_logger(__name__)
 
 DATABASE_LOGIN: Final = "urn:narrowgate:params:oauth:token-type:database-login"
 SSH_CERTIFICATE: Final = "urn:narrowgate:params:oauth:token-type:ssh-certificate"
@@ -52,8 +56,27 @@ def token(request: HttpRequest, slug: str | None = None) -> HttpResponse:
             body = _issued(row, text, kind, now=now)
         else:
             row, text = actions.issue_access_token(entitled, now=now)
+            _log_issued(row)
             body = _issued(row, text, kind, now=now)
         return answer(body)
+
+
+def _log_issued(row: AgentToken) -> None:
+    """For who got what from what. Not in the ledger: its order is one by one, and a fleet asks many times a minute."""
+    log.info(
+        "access_token_issued",
+        tenant=str(row.tenant_id),
+        agent=row.agent.name,
+        token=row.token_id,
+        trust=row.trust and row.trust.name,
+        client=row.client and row.client.client_id,
+        parent=row.parent and row.parent.token_id,
+        on_behalf_of=row.carried.get("on_behalf_of", ""),
+        actors=row.carried.get("actors", []),
+        targets=row.targets,
+        expires_at=row.expires_at.isoformat(),
+        address=current_origin().address,
+    )
 
 
 @endpoint("revoke")

@@ -10,6 +10,7 @@ from typing import Any
 
 import asyncssh
 import pytest
+import structlog
 import time_machine
 from django.core.cache import cache
 from django.test import Client
@@ -23,11 +24,12 @@ from accounts.errors import BadCredential
 from accounts.identify import identify_agent
 from accounts.models import Agent, AgentToken, OidcTrust, ServicePurpose, SigningAlgorithm
 from accounts.oauth import actions as oauth
-from accounts.oauth import limits
+from accounts.oauth import limits, views
 from accounts.oauth.exchange import LIFETIME, TOKEN_EXCHANGE
 from accounts.oauth.models import OAuthClient, SshAuthority
 from accounts.oauth.views import DATABASE_LOGIN, SSH_CERTIFICATE
 from accounts.oauth.wire import MAX_BODY_BYTES
+from controlplane.authority import Role
 from controlplane.ledger.models import LedgerEntry
 from tests.accounts.conftest import NOW, Site, make_trust
 from tests.accounts.provider import Provider
@@ -145,6 +147,34 @@ def test_a_client_gets_tokens_by_its_secret_in_either_way(acme: Site, secret_cli
         assert answer.status_code == 200, answer.content
         assert answer.json()["expires_in"] == LIFETIME.total_seconds()
         assert identify_agent(answer.json()["access_token"], now=NOW).agent == acme.agent
+
+
+def test_a_token_that_was_exchanged_is_on_record(
+    acme: Site, secret_client: tuple[OAuthClient, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the log, whoever asked, and on the token's page, with what it was made from; the token itself in neither."""
+    client, secret = secret_client
+    with structlog.testing.capture_logs() as told:
+        monkeypatch.setattr(views, "log", structlog.get_logger())
+        first = post({"grant_type": "client_credentials"}, Authorization=basic(client.client_id, secret))
+        second = exchange(first.json()["access_token"], kind=ACCESS, scope="target:shop")
+    issued = [entry for entry in told if entry["event"] == "access_token_issued"]
+    assert [entry["client"] for entry in issued] == [client.client_id, client.client_id]
+    assert [entry["parent"] for entry in issued] == [None, issued[0]["token"]]
+    assert [entry["targets"] for entry in issued] == [None, ["shop"]]
+    assert {(entry["agent"], entry["tenant"], entry["address"]) for entry in issued} == {
+        ("reporter", str(acme.tenant.pk), "127.0.0.1")
+    }
+    texts = (first.json()["access_token"], second.json()["access_token"])
+    assert not any(text.rpartition("_")[2] in str(issued) for text in texts)
+    with scope(tenant=acme.tenant):
+        row = AgentToken.objects.get(token_id=issued[1]["token"])
+    owner = Client()
+    owner.force_login(acme.people[Role.OWNER])
+    page = owner.get(f"/admin/accounts/agenttoken/{row.pk}/change/").content.decode()
+    for shown in (client.client_id, issued[0]["token"], "shop"):
+        assert shown in page
+    assert not any(text.rpartition("_")[2] in page for text in texts)
 
 
 def test_when_a_client_was_used_is_kept_to_the_minute(
