@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import Callable, Iterator
 from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 import pytest
 from django.core.cache import cache
 from django.core.exceptions import ValidationError
+from django.core.management import call_command
 from django.test import Client
 from django.utils import timezone
 from django_scopes import scope
@@ -20,6 +23,7 @@ from accounts.federation.saml_guard import ASSERTION, DS, SAML, SIGNATURE
 from accounts.identify import IdentifiedAgent, identify_agent
 from accounts.models import AgentToken, OidcTrust, TrustKind
 from accounts.oauth.exchange import SAML2, TOKEN_EXCHANGE
+from controlplane.authority import Role
 from tests.accounts.conftest import Site
 from tests.accounts.federation.saml_idp import ENTITY_ID, Idp, encrypt_assertion, instant, make_idp, wrapped
 from tests.accounts.test_oauth import HERE, post, refused
@@ -402,3 +406,36 @@ def test_an_entity_id_neednt_be_a_url(acme: Site) -> None:
     idp = make_idp(entity_id="urn:acme:idp")
     make_saml_trust(acme, idp, issuer="urn:acme:idp")
     assert present(honest(idp)).status_code == 200
+
+
+def test_a_trust_is_made_over_rest(acme: Site, idp: Idp) -> None:
+    client = Client()
+    client.force_login(acme.people[Role.OWNER])
+    wanted = {"name": "adfs", "kind": "saml", "issuer": ENTITY_ID, "audience": AUDIENCE, "metadata": idp.metadata()}
+    rules = [{"conditions": ["sub = robot@acme.example"], "agent": "reporter"}]
+    made = client.post("/api/v1/oidc-trusts/", {**wanted, "rules": rules}, content_type="application/json")
+    assert made.status_code == 201, made.content
+    assert made.json()["kind"] == "saml"
+    assert got(present(honest(idp))).agent == acme.agent
+    broken = client.post("/api/v1/oidc-trusts/", {**wanted, "metadata": "<a/>"}, content_type="application/json")
+    assert (broken.status_code, broken.json()["errors"][0]["field"]) == (400, "metadata")
+
+
+def test_a_trust_is_made_by_a_document(
+    acme: Site, idp: Idp, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    document = {
+        "kind": "OidcTrust",
+        "tenant": "acme",
+        "name": "adfs",
+        "proof": "saml",
+        "issuer": ENTITY_ID,
+        "audience": AUDIENCE,
+        "metadata": idp.metadata(),
+        "rules": [{"conditions": ["sub = robot@acme.example"], "agent": "reporter"}],
+    }
+    path = tmp_path / "trust.yaml"
+    path.write_text(json.dumps(document))
+    call_command("apply", file=[path])
+    assert "+ OidcTrust adfs" in capsys.readouterr().out
+    assert got(present(honest(idp))).agent == acme.agent
