@@ -46,7 +46,7 @@ def publish_version(
     locked = _lock(policy)
     if locked.tenant.requires_review and not forced_because:
         raise ReviewMissing
-    refuse_unsound(locked, document)
+    refuse_unsound(locked.tenant_id, document)
     version = _publish(
         locked, document, author=acting_user, message=message, acting_user=acting_user, forced_because=forced_because
     )
@@ -70,7 +70,7 @@ def restore_version(
         draft = PolicyDraft(policy=policy, restores=earlier)
         save_draft(draft, scope=earlier.scope, rules=earlier.rules, message=note, acting_user=acting_user)
         return None, propose_draft(draft, acting_user=acting_user)
-    refuse_unsound(policy, earlier.document)
+    refuse_unsound(policy.tenant_id, earlier.document)
     version = _publish(
         policy, earlier.document, author=acting_user, message=note, acting_user=acting_user, restores=earlier
     )
@@ -226,7 +226,7 @@ def _refuse_unfit(policy: Policy, draft: PolicyDraft) -> None:
         raise DraftMoved(problem=problem, fix="Bring the draft up to date, and look at what it changes now")
     if policy.current is not None and policy.current.document == draft.document:
         raise Refusal(problem=f"it says what {policy.current} says", fix="Change something, or discard it")
-    refuse_unsound(policy, draft.document)
+    refuse_unsound(policy.tenant_id, draft.document)
 
 
 def _publish(

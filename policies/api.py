@@ -192,7 +192,7 @@ class PolicyViewSet(EditableTenantViewSet):
         wanted = DocumentRequest(data=request.data)
         wanted.is_valid(raise_exception=True)
         try:
-            findings = findings_of(policy, wanted.parts)
+            findings = findings_of(policy.tenant_id, wanted.parts)
         except PolicyError as error:
             raise invalid(error) from error
         return Response(CheckAnswer({"findings": findings}).data)

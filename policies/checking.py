@@ -2,34 +2,51 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
+from uuid import UUID
 
-from policies.documents import PolicyDocument, check_document
+from django.utils import timezone
+
+from accounts.models import Agent, OidcTrust
+from policies.access import describe_target
+from policies.approvals.access import flows_with_approvers
+from policies.documents import PolicyDocument, check_document, parse_document
 from policies.engine import PolicyError
-from policies.models import Policy
+from policies.engine.check import Finding, Known, check_policy
+from targets.models import Target
+
+#: Agents and targets whose names are checked; where there are more, they aren't.
+MAX_KNOWN: Final = 20_000
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """`field` is the path to what is wrong, `fix` says what would be right."""
-
-    field: str
-    problem: str
-    fix: str
-
-
-def findings_of(policy: Policy, data: Any) -> list[Finding]:
-    """Everything that keeps the document from being published; in the policy's scope."""
-    del policy
+def findings_of(tenant_id: UUID, data: Any) -> list[Finding]:
+    """Everything that keeps the document from being published in the tenant; in its scope."""
     try:
-        check_document(data)
+        document = check_document(data)
+        policy = parse_document(document, version="")
     except PolicyError as error:
         return [Finding(field=error.field, problem=error.problem, fix=error.fix)]
-    return []
+    return list(check_policy(policy, known=known_of(tenant_id)))
 
 
-def refuse_unsound(policy: Policy, document: PolicyDocument) -> None:
+def refuse_unsound(tenant_id: UUID, document: PolicyDocument) -> None:
     """Raises `PolicyError` for the first of the findings."""
-    for finding in findings_of(policy, {"scope": document.scope, "rules": document.rules}):
+    for finding in findings_of(tenant_id, {"scope": document.scope, "rules": document.rules}):
         raise PolicyError(finding.field, finding.problem, finding.fix)
+
+
+def known_of(tenant_id: UUID) -> Known:
+    """What the tenant has. Of people nothing is known: whom an agent acts for is the provider's to say."""
+    agents = list(Agent.objects.filter(tenant=tenant_id).values_list("name", "groups")[: MAX_KNOWN + 1])
+    targets = list(Target.objects.filter(tenant=tenant_id)[: MAX_KNOWN + 1])
+    groups_come_with_tokens = OidcTrust.objects.filter(tenant=tenant_id).exclude(groups_claim="").exists()
+    are_all = len(agents) <= MAX_KNOWN
+    return Known(
+        agents=frozenset(name for name, _ in agents) if are_all else None,
+        groups=frozenset(group for _, groups in agents for group in groups)
+        if are_all and not groups_come_with_tokens
+        else None,
+        targets={target.name: describe_target(target) for target in targets} if len(targets) <= MAX_KNOWN else None,
+        flows={name: int(can_pass) for name, can_pass in flows_with_approvers(tenant_id).items()},
+        now=timezone.now().timestamp(),
+    )

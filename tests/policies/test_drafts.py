@@ -131,7 +131,7 @@ def test_a_change_after_the_approval_takes_it_back(policy: Policy, ada: User, bo
     draft = approved(drafted(policy, ada), bob)
     assert not actions.save_draft(draft, scope={}, rules=[READ, WRITE], message="writing too", acting_user=ada)
     assert draft.state == DraftState.APPROVED  # nothing has changed
-    actions.save_draft(draft, scope={}, rules=[READ, {**WRITE, "agents": ["x"]}], message="", acting_user=ada)
+    actions.save_draft(draft, scope={}, rules=[READ, {**WRITE, "agents": ["x*"]}], message="", acting_user=ada)
     assert (draft.state, draft.reviewer) == (DraftState.DRAFT, None)
     with pytest.raises(ReviewMissing):
         actions.publish_draft(draft, acting_user=ada)
@@ -205,7 +205,7 @@ def test_going_back_publishes_the_earlier_document_anew(policy: Policy, acme: Te
     acme.requires_review = False
     acme.save()
     first = PolicyVersion.objects.get()
-    actions.publish_version(policy, scope={"targets": ["shop"]}, rules=[WRITE], message="", acting_user=ada)
+    actions.publish_version(policy, scope={"targets": ["shop*"]}, rules=[WRITE], message="", acting_user=ada)
     version, draft = actions.restore_version(first, message="writing broke reports", acting_user=ada)
     assert draft is None
     assert version is not None
@@ -232,11 +232,11 @@ def test_the_ledger_tells_why_the_review_was_passed_over(policy: Policy, acme: T
 
 def test_the_scope_narrows_every_rule(policy: Policy, acme: Tenant) -> None:
     rules = [{"name": "all", "effect": "allow"}]
-    scoped = {"agents": ["reporter"], "targets": ["shop"]}
+    scoped = {"agents": ["reporter*"], "targets": ["shop*"]}
     actions.publish_version(policy, scope=scoped, rules=rules, message="", acting_user=None, forced_because="test")
     [rule] = effective_policy(acme.pk).rules
     assert rule.within is not None
-    assert (rule.name, rule.within.agents, rule.within.targets) == ("support/all", ("reporter",), ("shop",))
+    assert (rule.name, rule.within.agents, rule.within.targets) == ("support/all", ("reporter*",), ("shop*",))
 
 
 def test_a_draft_can_be_asked_for_in_place_of_what_is_published(policy: Policy, acme: Tenant) -> None:

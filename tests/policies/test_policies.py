@@ -8,22 +8,30 @@ import pytest
 from django.db import DatabaseError, connection
 from django_scopes import scope
 
-from accounts.models import Tenant
+from accounts.models import Agent, Tenant
 from controlplane.ledger.models import LedgerEntry
+from policies import engine
 from policies.access import MAX_VERSION_CHARACTERS, NO_POLICY, effective_policy
 from policies.actions import publish_version, save_policy
 from policies.documents import EXAMPLE, PolicyDocument, read_document, write_document
-from policies.engine import Effect, PolicyError, Principal, SessionPolicy, Target
+from policies.engine import Effect, PolicyError, Principal, SessionPolicy
 from policies.errors import ImmutableVersion
 from policies.models import Policy, PolicyVersion
+from targets.actions import save_target
+from targets.models import Target
 
 READ_SHOP: dict[str, Any] = {"name": "read", "effect": "allow", "agents": ["reporter"], "targets": ["shop"]}
 
 
 @pytest.fixture
 def acme(db: None) -> Tenant:
-    """A tenant."""
-    return Tenant.objects.create(slug="acme", name="Acme")
+    """A tenant with an agent and some targets."""
+    tenant = Tenant.objects.create(slug="acme", name="Acme")
+    with scope(tenant=tenant):
+        Agent.objects.create(tenant=tenant, name="reporter")
+        for name in ("shop", "archive", "payroll"):
+            save_target(Target(tenant=tenant, name=name, host="db.internal", database=name), acting_user=None)
+    return tenant
 
 
 def publish(tenant: Tenant, name: str, *rules: dict[str, Any], is_active: bool = True) -> Policy:
@@ -39,7 +47,7 @@ def effect(tenant: Tenant, agent: str, target: str) -> tuple[Effect, str]:
     """What applies to the agent there, and by which rule."""
     with scope(tenant=tenant):
         decision = SessionPolicy(
-            effective_policy(tenant.pk), principal=Principal(id="1", name=agent), target=Target(name=target)
+            effective_policy(tenant.pk), principal=Principal(id="1", name=agent), target=engine.Target(name=target)
         ).admits(now=0.0)
     return decision.effect, decision.rule
 
@@ -124,6 +132,10 @@ def test_publishing_is_in_the_ledger_with_the_rules_before_and_after(acme: Tenan
         ([{**READ_SHOP, "effect": "maybe"}], "rules[0].effect"),
         ([{**READ_SHOP, "surprise": 1}], "rules[0].surprise"),
         ("read", "rules"),
+        ([{**READ_SHOP, "agents": ["nobody"]}], "rules[0].agents"),
+        ([{**READ_SHOP, "targets": ["nowhere"]}], "rules[0].targets"),
+        ([READ_SHOP, {**READ_SHOP, "name": "again", "operations": ["select"]}], "rules[1]"),
+        ([{**READ_SHOP, "effect": "require_approval", "approval": {"flow": "leads"}}], "rules[0].approval.flow"),
     ],
 )
 def test_rules_that_are_no_policy_are_not_published(acme: Tenant, rules: Any, field: str) -> None:

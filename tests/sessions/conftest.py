@@ -72,12 +72,12 @@ def make_site(slug: str) -> Site:
         policy = Policy(tenant=tenant, name="support")
         save_policy(policy, acting_user=None)
         rules = [
-            {"name": "read", "effect": "allow", "agents": ["reporter"], "targets": ["shop", "gone"]},
+            {"name": "read", "effect": "allow", "agents": ["reporter"], "targets": ["shop", "gone*"]},
             {
                 "name": "never",
                 "effect": "deny",
                 "agents": ["*"],
-                "targets": ["payroll"],
+                "targets": ["payroll*"],
                 "reason": "payroll is for people",
             },
         ]

@@ -33,7 +33,7 @@ ENDPOINTS = {
 }
 RECORD = ("agentsession", "operation", "sessionrefusal", "journalbatch", "contentsegment")
 TARGET = {"name": "archive", "host": "db2.internal", "database": "archive"}
-RULES = [{"name": "all", "effect": "allow", "agents": ["*"], "targets": ["archive"]}]
+RULES = [{"name": "all", "effect": "allow", "agents": ["*"], "targets": ["archive*"]}]
 
 #: Method, model, what follows the row (None: the collection), body, and the status for managers.
 WRITES: list[tuple[str, str, str | None, Any, int]] = [

@@ -27,7 +27,7 @@ kind: Policy
 tenant: acme
 name: support
 rules:
-  - {name: read, effect: allow, agents: [reporter], targets: [shop]}
+  - {name: read, effect: allow, agents: ["report*"], targets: [shop]}
 ---
 kind: Credential
 tenant: acme
@@ -117,7 +117,7 @@ def test_a_new_secret_is_told_as_changed_and_nothing_more(applier: Applier) -> N
 
 def test_changed_rules_publish_a_version_and_keep_the_earlier_one(applier: Applier) -> None:
     applier.apply()
-    applier.file.write_text(MANIFEST.replace("targets: [shop]", "targets: [shop, archive]"))
+    applier.file.write_text(MANIFEST.replace("targets: [shop]", "targets: [shop, 'archive*']"))
     applier.apply()
     with scopes_disabled():
         assert list(PolicyVersion.objects.order_by("number").values_list("number", flat=True)) == [1, 2]
@@ -155,7 +155,7 @@ def test_no_join_token_is_made_for_a_worker_that_has_enrolled(applier: Applier) 
         ("name: shop", "name: Shop_1", "document 4 (Target): name"),
         ("host: db.acme.internal", "host: db.acme.internal\nport: 70000", "document 4 (Target): port"),
         ("target: shop", "target: nope", "document 2 (Credential): target: there is no target 'nope'"),
-        ("agents: [reporter]", "agents: []", "document 1 (Policy): rules[0].agents"),
+        ('agents: ["report*"]', "agents: []", "document 1 (Policy): rules[0].agents"),
         ("effect: allow", "effect: maybe", "document 1 (Policy): rules"),
         ("worker: edge-1", "worker: Edge 1", "document 3 (JoinToken): worker"),
         ("{env: SHOP_PASSWORD}", "{env: NOT_SET}", "document 2 (Credential): secret.env"),
