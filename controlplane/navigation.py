@@ -38,6 +38,14 @@ GROUPS: Final[tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...]] = (
         (("policies", "policy", "policy"), ("policies", "policyversion", "history"), ("policies", "budget", "speed")),
     ),
     (
+        "Approvals",
+        (
+            ("policies", "approvalrequest", "approval_delegation"),
+            ("policies", "approvalgrant", "task_alt"),
+            ("policies", "approvalflow", "account_tree"),
+        ),
+    ),
+    (
         "Telling people",
         (
             ("policies", "notificationchannel", "notifications"),

@@ -18,6 +18,7 @@ from accounts.models import User
 from controlplane.admin import ReadOnlyTenantAdmin, TenantModelAdmin
 from controlplane.authority import Power, authority_of
 from policies import actions
+from policies.approvals import admin as approvals  # noqa: F401  # registers its pages
 from policies.budgets import admin as budgets  # noqa: F401  # registers its page
 from policies.documents import EXAMPLE, PolicyDocument, read_document, write_document
 from policies.engine import PolicyError

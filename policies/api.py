@@ -14,6 +14,7 @@ from accounts.models import User
 from controlplane.api import EditableTenantViewSet, ReadOnlyTenantViewSet, TenantModelSerializer, TenantViewSet
 from controlplane.authority import Power
 from policies import actions
+from policies.approvals import api as approvals
 from policies.checking import findings_of
 from policies.documents import read_document, write_document
 from policies.engine import PolicyError
@@ -361,4 +362,5 @@ ROUTES: Final = (
     ("policy-versions", PolicyVersionViewSet),
     *simulation.ROUTES,
     *notifying.ROUTES,
+    *approvals.ROUTES,
 )

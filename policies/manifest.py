@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from controlplane.apply.kinds import Applying, Change, DocumentError, Kind, TenantDocument, bring_about
 from policies import actions
+from policies.approvals import manifest as approvals
 from policies.documents import PolicyDocument, check_document
 from policies.engine import PolicyError
 from policies.models import DraftState, Policy, PolicyDraft
@@ -65,7 +66,7 @@ class PolicyKind:
         return Change(verb="create" if policy is None else "change", name=wanted.name, fields=fields)
 
 
-KINDS: Final[tuple[Kind, ...]] = (PolicyKind(), *notifying.KINDS)
+KINDS: Final[tuple[Kind, ...]] = (PolicyKind(), *approvals.KINDS, *notifying.KINDS)
 
 
 def _bring_about_rules(

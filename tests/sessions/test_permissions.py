@@ -41,6 +41,7 @@ TRUST: Final = {
     "audience": "narrowgate",
     "rules": [{"conditions": ["sub = x"], "agent": "reporter"}],
 }
+FLOW: Final = {"stages": [{"approvers": {"roles": ["approver"]}}]}
 #: Nobody listens there.
 PROVIDER: Final = {"slug": "idp", "name": "IdP", "kind": "oidc", "issuer": "https://127.0.0.1:9", "client_id": "x"}
 
@@ -70,6 +71,19 @@ def of_owners(status: int, body: Any = None) -> Row:
 
 
 MATRIX: Final[dict[str, Row]] = {
+    "GET approval-flow-list": read(),
+    "POST approval-flow-list": write(201, {"name": "reads", "terms": FLOW}),
+    "GET approval-flow-detail": read(),
+    "PATCH approval-flow-detail": write(200, {"is_active": False}),
+    "GET approval-request-list": read(Power.AUDIT),
+    "GET approval-request-detail": read(Power.AUDIT),
+    "POST approval-request-approve": Row(Power.APPROVE, Power.AUDIT, 200, {"comment": "x"}),
+    "POST approval-request-reject": Row(Power.APPROVE, Power.AUDIT, 200, {"comment": "x"}),
+    "POST approval-request-break-glass": Row(Power.APPROVE, Power.AUDIT, 200, {"reason": "x"}),
+    "POST approval-request-preview": Row(Power.APPROVE, Power.AUDIT, 202, {"exact": True}),
+    "GET approval-grant-list": read(Power.AUDIT),
+    "GET approval-grant-detail": read(Power.AUDIT),
+    "POST approval-grant-revoke": Row(Power.APPROVE, Power.AUDIT, 200, {"reason": "x"}),
     "GET tenant-list": read(),
     "GET tenant-detail": read(),
     "GET agent-list": read(),
@@ -221,6 +235,9 @@ def rows(acme: Site) -> dict[str, Any]:
         chat = ChatIdentity.objects.create(tenant=acme.tenant, channel=channel, external_id="U1", user=linked)
         notification = Notification.objects.get(channel=channel)
     return {
+        "approval-flow": made["approvalflow"],
+        "approval-request": made["approvalrequest"],
+        "approval-grant": made["approvalgrant"],
         "notification-channel": channel,
         "notification": notification,
         "chat-identitie": chat,
