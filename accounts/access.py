@@ -30,6 +30,11 @@ def departed_people() -> QuerySet[ScimUser]:
     return people
 
 
+def inactive_people() -> QuerySet[User]:
+    """Those whose accounts the operators have deactivated, in whichever tenant they were."""
+    return User.objects.filter(is_active=False)
+
+
 def authority_for(user: User | AnonymousUser) -> Authority:
     """The roles of an active user in active tenants; nobody else has any."""
     if not isinstance(user, User) or not user.is_active:

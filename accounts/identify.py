@@ -12,7 +12,7 @@ import structlog
 from django_scopes import scope
 
 from accounts import oidc, trusting
-from accounts.access import departed_people, suspended_agents
+from accounts.access import departed_people, inactive_people, suspended_agents
 from accounts.actions import note_use
 from accounts.errors import BadCredential, ExpiredCredential
 from accounts.models import Agent, AgentToken, OidcTrust, Tenant
@@ -137,6 +137,9 @@ def refuse_suspended(agent: Agent) -> None:
 
 
 def refuse_departed(person: str, *, tenant_id: UUID) -> None:
-    """Raises `BadCredential` for somebody whom the tenant's directory has deactivated: nobody acts on their behalf."""
-    if person and departed_people().filter(tenant_id=tenant_id, user_name=person.lower()).exists():
+    """Raises `BadCredential` for whom the tenant's directory, or an operator, has deactivated: nobody acts for them."""
+    if not person:
+        return
+    has_left = departed_people().filter(tenant_id=tenant_id, user_name=person.lower()).exists()
+    if has_left or inactive_people().filter(email=person.lower()).exists():
         raise BadCredential("the person behind the agent has left")

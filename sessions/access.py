@@ -10,7 +10,7 @@ from django.db.models import Exists, OuterRef, Q, QuerySet
 from django.db.models.fields.json import KT
 from django.db.models.functions import Lower, Substr
 
-from accounts.access import departed_people, suspended_agents
+from accounts.access import departed_people, inactive_people, suspended_agents
 from accounts.models import AgentToken, OidcTrust
 from policies.access import effective_policy
 from policies.engine import Policy
@@ -44,6 +44,7 @@ def standing_of(worker_id: UUID, *, public_key: bytes) -> Standing:
     proof_revoked = Exists(revoked.filter(token_id=Substr(OuterRef("credential_id"), len("token:") + 1)))
     withdrawn = Q(agent__is_active=False) | Q(target__is_active=False) | Q(proof_revoked)
     withdrawn |= is_stopped() | Q(agent__in=suspended_agents()) | Q(person__in=departed_people().values("user_name"))
+    withdrawn |= Q(person__in=inactive_people().values("email"))
     trusts = OidcTrust.objects.filter(is_active=True).values_list("pk", flat=True)
     withdrawn |= Q(credential_id__startswith="trust:") & ~Q(credential_id__in=[f"trust:{pk}" for pk in trusts])
     ending = Q(end_requested_at__isnull=False) | Q(withdrawn_at__isnull=False) | withdrawn

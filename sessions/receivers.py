@@ -75,7 +75,7 @@ def _trust_deleted(instance: OidcTrust, **_: Any) -> None:
 @receiver(post_save, sender=User)
 def _person_saved(instance: User, **_: Any) -> None:
     if not instance.is_active:
-        withdraw_sessions(Q(agent__sponsor=instance))
+        withdraw_sessions(Q(agent__sponsor=instance) | Q(principal__on_behalf_of__iexact=instance.email))
 
 
 @receiver(post_delete, sender=Membership)

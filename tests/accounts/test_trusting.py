@@ -139,6 +139,18 @@ def test_an_agent_whose_sponsor_has_left_is_suspended(acme: Site, globex: Site, 
     assert identify_agent(token, now=NOW).agent == acme.agent
 
 
+def test_nobody_acts_for_a_person_whose_account_an_operator_has_deactivated(acme: Site, provider: Provider) -> None:
+    make_trust(acme, provider, person_claim="email")
+    person = acme.people[Role.VIEWER]
+    token = provider.sign(claims(provider, email=person.email.upper()))
+    assert identify(token).on_behalf_of == person.email.upper()
+    person.is_active = False
+    actions.save_user(person, acting_user=None)
+    with pytest.raises(BadCredential) as caught:
+        identify(token)
+    assert caught.value.why == "the person behind the agent has left"
+
+
 def test_a_suspended_agent_can_be_deactivated(acme: Site) -> None:
     sponsored(acme)
     acme.people[Role.ADMIN].is_active = False

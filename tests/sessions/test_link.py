@@ -374,11 +374,16 @@ async def take_away(site: Site, what: str, session: AgentSession) -> None:
         save_trust(trust, acting_user=None)
         if what.endswith("provider"):
             AgentSession.objects.filter(pk=session.pk).update(credential_id=f"trust:{trust.pk}")
+        if what == "the person":
+            principal = {**session.principal, "on_behalf_of": sponsor.email.upper()}
+            AgentSession.objects.filter(pk=session.pk).update(principal=principal)
+            site.agent.sponsor = None
+            save_agent(site.agent, acting_user=None)
         return trust
 
     def act(trust: OidcTrust) -> None:
         match what:
-            case "the sponsor":
+            case "the sponsor" | "the person":
                 sponsor.is_active = False
                 save_user(sponsor, acting_user=None)
             case "the sponsor's role":
@@ -398,7 +403,7 @@ async def take_away(site: Site, what: str, session: AgentSession) -> None:
     "what",
     [
         "the session", "the agent", "the target", "the token",
-        "the sponsor", "the sponsor's role", "the provider", "all of the provider",
+        "the sponsor", "the sponsor's role", "the person", "the provider", "all of the provider",
     ],
 )  # fmt: skip
 async def test_from_a_right_that_is_withdrawn_to_the_record_of_the_end_is_measured(acme: Site, what: str) -> None:
