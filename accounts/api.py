@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import Any, ClassVar, Final, cast
 
 from django.db.models import QuerySet
 from drf_spectacular.utils import extend_schema
-from rest_framework import mixins, serializers, status
+from rest_framework import mixins, serializers
 from rest_framework.decorators import action
 from rest_framework.exceptions import PermissionDenied
 from rest_framework.request import Request
@@ -28,6 +27,7 @@ from accounts.models import (
     User,
 )
 from accounts.oauth import api as oauth
+from accounts.token_api import NewTokenMixin, TokenSerializer, label_field, lifetime_field, lifetime_of, shown_once
 from accounts.trials import MAX_TRIED_CHARACTERS, claims_to_try
 from controlplane.api import (
     EditableTenantViewSet,
@@ -38,11 +38,8 @@ from controlplane.api import (
 )
 from controlplane.authority import Power
 
-#: What a request may say at all; the actions know the bounds that hold.
-MAX_LIFETIME_SECONDS: Final = 366 * 24 * 3600
 #: Trusts that one dry run looks at.
 MAX_TRIED_TRUSTS: Final = 100
-_ONCE: Final = "The token itself. It is shown in this answer and never again."
 
 
 class TenantSerializer(serializers.ModelSerializer[Tenant]):
@@ -102,32 +99,24 @@ class AgentSerializer(TenantModelSerializer):
 class AgentTokenRequest(serializers.Serializer[Any]):
     """What a new token should be."""
 
-    lifetime_seconds = serializers.IntegerField(
-        min_value=60, max_value=MAX_LIFETIME_SECONDS, default=int(actions.DEFAULT_AGENT_TOKEN_LIFETIME.total_seconds())
-    )
-    label = serializers.CharField(max_length=100, default="", allow_blank=True)  # type: ignore[assignment]
+    lifetime_seconds = lifetime_field(actions.DEFAULT_AGENT_TOKEN_LIFETIME)
+    label = label_field()  # type: ignore[assignment]
 
 
-class AgentTokenSerializer(serializers.ModelSerializer[AgentToken]):
+class AgentTokenSerializer(TokenSerializer[AgentToken]):
     """An agent's token, without the token itself."""
 
-    tenant = TenantSlugField(read_only=True)
     agent_name = serializers.CharField(source="agent.name", read_only=True)
     issued_by = serializers.SlugRelatedField[User](slug_field="email", read_only=True)
 
     class Meta:
         model = AgentToken
-        fields: ClassVar[list[str]] = [
-            "id", "tenant", "agent", "agent_name", "token_id", "label", "issued_by", "created_at", "expires_at",
-            "revoked_at", "last_used_at",
-        ]  # fmt: skip
+        fields: ClassVar[list[str]] = [*TokenSerializer.OF_EACH, "agent", "agent_name", "issued_by"]
         read_only_fields = fields
 
 
-class IssuedAgentTokenSerializer(AgentTokenSerializer):
+class IssuedAgentTokenSerializer(NewTokenMixin, AgentTokenSerializer):
     """A token that was just issued, with the token itself."""
-
-    token = serializers.CharField(read_only=True, help_text=_ONCE)
 
     class Meta(AgentTokenSerializer.Meta):
         fields: ClassVar[list[str]] = [*AgentTokenSerializer.Meta.fields, "token"]
@@ -154,10 +143,10 @@ class AgentViewSet(EditableTenantViewSet):
         token, made = actions.issue_agent_token(
             agent,
             acting_user=cast("User", self.acting_user),
-            lifetime=_lifetime(wanted.validated_data),
+            lifetime=lifetime_of(wanted.validated_data),
             label=wanted.validated_data["label"],
         )
-        return _shown_once(IssuedAgentTokenSerializer(token).data, made.text)
+        return shown_once(AgentTokenSerializer(token).data, token=made.text)
 
 
 class AgentTokenViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, TenantViewSet):
@@ -285,30 +274,23 @@ class ApiTokenRequest(serializers.Serializer[Any]):
     """What a new token of the caller should be."""
 
     tenant = TenantSlugField()
-    lifetime_seconds = serializers.IntegerField(
-        min_value=60, max_value=MAX_LIFETIME_SECONDS, default=int(actions.DEFAULT_API_TOKEN_LIFETIME.total_seconds())
-    )
-    label = serializers.CharField(max_length=100, default="", allow_blank=True)  # type: ignore[assignment]
+    lifetime_seconds = lifetime_field(actions.DEFAULT_API_TOKEN_LIFETIME)
+    label = label_field()  # type: ignore[assignment]
 
 
-class ApiTokenSerializer(serializers.ModelSerializer[ApiToken]):
+class ApiTokenSerializer(TokenSerializer[ApiToken]):
     """A person's token, without the token itself."""
 
-    tenant = TenantSlugField(read_only=True)
     user = serializers.SlugRelatedField[User](slug_field="email", read_only=True)
 
     class Meta:
         model = ApiToken
-        fields: ClassVar[list[str]] = [
-            "id", "tenant", "user", "token_id", "label", "created_at", "expires_at", "revoked_at", "last_used_at"
-        ]  # fmt: skip
+        fields: ClassVar[list[str]] = [*TokenSerializer.OF_EACH, "user"]
         read_only_fields = fields
 
 
-class IssuedApiTokenSerializer(ApiTokenSerializer):
+class IssuedApiTokenSerializer(NewTokenMixin, ApiTokenSerializer):
     """A token that was just issued, with the token itself."""
-
-    token = serializers.CharField(read_only=True, help_text=_ONCE)
 
     class Meta(ApiTokenSerializer.Meta):
         fields: ClassVar[list[str]] = [*ApiTokenSerializer.Meta.fields, "token"]
@@ -341,10 +323,10 @@ class ApiTokenViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, TenantVi
             user,
             tenant=wanted.validated_data.get("tenant") or cast("TenantSlugField", wanted.fields["tenant"]).only(),
             acting_user=user,
-            lifetime=_lifetime(wanted.validated_data),
+            lifetime=lifetime_of(wanted.validated_data),
             label=wanted.validated_data["label"],
         )
-        return _shown_once(IssuedApiTokenSerializer(token).data, made.text)
+        return shown_once(ApiTokenSerializer(token).data, token=made.text)
 
     @extend_schema(request=None, responses=ApiTokenSerializer)
     @action(detail=True, methods=["post"])
@@ -352,14 +334,6 @@ class ApiTokenViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, TenantVi
         """End this token now."""
         token = actions.revoke_api_token(self.get_object(), acting_user=cast("User", self.acting_user))
         return Response(ApiTokenSerializer(token).data)
-
-
-def _lifetime(wanted: dict[str, Any]) -> timedelta:
-    return timedelta(seconds=wanted["lifetime_seconds"])
-
-
-def _shown_once(token: dict[str, Any], text: str) -> Response:
-    return Response({**token, "token": text}, status=status.HTTP_201_CREATED, headers={"Cache-Control": "no-store"})
 
 
 def _rule_spec(trust: OidcTrust, rule: dict[str, Any]) -> actions.RuleSpec:

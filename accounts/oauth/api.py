@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import Any, ClassVar, Final, cast
 
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema, extend_schema_field
-from rest_framework import mixins, serializers, status
+from rest_framework import mixins, serializers
 from rest_framework.decorators import action
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -15,10 +14,17 @@ from rest_framework.response import Response
 from accounts.models import Agent, ServicePurpose, ServiceToken, User
 from accounts.oauth import actions
 from accounts.oauth.models import OAuthClient
+from accounts.token_api import (
+    ONCE,
+    NewTokenMixin,
+    TokenSerializer,
+    label_field,
+    lifetime_field,
+    lifetime_of,
+    shown_once,
+)
 from controlplane.api import TenantSlugField, TenantViewSet
 from controlplane.authority import Power
-
-_ONCE: Final = "It is shown in this answer and never again."
 
 
 @extend_schema_field(OpenApiTypes.UUID)
@@ -38,7 +44,7 @@ class ClientRequest(serializers.Serializer[Any]):
     """What a new client should be: with public keys it signs assertions, without it has a secret."""
 
     agent = AgentField()
-    label = serializers.CharField(max_length=100, default="", allow_blank=True)  # type: ignore[assignment]
+    label = label_field()  # type: ignore[assignment]
     public_keys = serializers.ListField(child=serializers.DictField(), required=False, max_length=10)
 
 
@@ -60,7 +66,7 @@ class ClientSerializer(serializers.ModelSerializer[OAuthClient]):
 class NewClientSerializer(ClientSerializer):
     """A client that was just made, with its secret if it has one."""
 
-    client_secret = serializers.CharField(read_only=True, allow_null=True, help_text=_ONCE)
+    client_secret = serializers.CharField(read_only=True, allow_null=True, help_text=ONCE)
 
     class Meta(ClientSerializer.Meta):
         fields: ClassVar[list[str]] = [*ClientSerializer.Meta.fields, "client_secret"]
@@ -87,8 +93,7 @@ class OAuthClientViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, Tenan
             label=wanted.validated_data["label"],
             public_keys=wanted.validated_data.get("public_keys"),
         )
-        body = {**ClientSerializer(client).data, "client_secret": made.text if made else None}
-        return Response(body, status=status.HTTP_201_CREATED, headers={"Cache-Control": "no-store"})
+        return shown_once(ClientSerializer(client).data, client_secret=made.text if made else None)
 
     @extend_schema(request=None, responses=ClientSerializer)
     @action(detail=True, methods=["post"])
@@ -104,31 +109,21 @@ class ServiceTokenRequest(serializers.Serializer[Any]):
 
     tenant = TenantSlugField()
     purpose = serializers.ChoiceField(choices=ServicePurpose.choices)
-    lifetime_seconds = serializers.IntegerField(
-        min_value=60,
-        max_value=int(actions.MAX_SERVICE_TOKEN_LIFETIME.total_seconds()),
-        default=int(actions.DEFAULT_SERVICE_TOKEN_LIFETIME.total_seconds()),
-    )
-    label = serializers.CharField(max_length=100, default="", allow_blank=True)  # type: ignore[assignment]
+    lifetime_seconds = lifetime_field(actions.DEFAULT_SERVICE_TOKEN_LIFETIME)
+    label = label_field()  # type: ignore[assignment]
 
 
-class ServiceTokenSerializer(serializers.ModelSerializer[ServiceToken]):
+class ServiceTokenSerializer(TokenSerializer[ServiceToken]):
     """A service token, without the token itself."""
-
-    tenant = TenantSlugField(read_only=True)
 
     class Meta:
         model = ServiceToken
-        fields: ClassVar[list[str]] = [
-            "id", "tenant", "purpose", "token_id", "label", "created_at", "expires_at", "revoked_at", "last_used_at"
-        ]  # fmt: skip
+        fields: ClassVar[list[str]] = [*TokenSerializer.OF_EACH, "purpose"]
         read_only_fields = fields
 
 
-class NewServiceTokenSerializer(ServiceTokenSerializer):
+class NewServiceTokenSerializer(NewTokenMixin, ServiceTokenSerializer):
     """A token that was just made, with the token itself."""
-
-    token = serializers.CharField(read_only=True, help_text=_ONCE)
 
     class Meta(ServiceTokenSerializer.Meta):
         fields: ClassVar[list[str]] = [*ServiceTokenSerializer.Meta.fields, "token"]
@@ -154,11 +149,10 @@ class ServiceTokenViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, Tena
             wanted.validated_data.get("tenant") or cast("TenantSlugField", wanted.fields["tenant"]).only(),
             purpose=ServicePurpose(wanted.validated_data["purpose"]),
             acting_user=cast("User", self.acting_user),
-            lifetime=timedelta(seconds=wanted.validated_data["lifetime_seconds"]),
+            lifetime=lifetime_of(wanted.validated_data),
             label=wanted.validated_data["label"],
         )
-        body = {**ServiceTokenSerializer(token).data, "token": made.text}
-        return Response(body, status=status.HTTP_201_CREATED, headers={"Cache-Control": "no-store"})
+        return shown_once(ServiceTokenSerializer(token).data, token=made.text)
 
     @extend_schema(request=None, responses=ServiceTokenSerializer)
     @action(detail=True, methods=["post"])
