@@ -30,7 +30,7 @@ from accounts.models import (
 )
 from accounts.oauth.models import OAuthClient
 from accounts.tokens import AGENT_PREFIX, API_PREFIX, NewToken, make_token
-from accounts.trust_checks import check_trust
+from accounts.trust_checks import check_anchors, check_trust
 from controlplane.authority import Role
 from controlplane.errors import Refusal
 from controlplane.ledger.actions import append_entry
@@ -235,6 +235,7 @@ def save_trust(trust: OidcTrust, *, acting_user: User | None, rules: Iterable[Ru
             raise ValidationError({"rules": f"A trust has at most {MAX_TRUST_RULES} rules."})
         if len({frozenset(spec.conditions) for spec in wanted}) != len(wanted):
             raise ValidationError({"rules": "The same conditions stand for two agents. Keep one of the rules."})
+        check_anchors(trust, (spec.conditions for spec in wanted))
         told = {} if wanted == set(kept) else {"rules": _rules_state(wanted)}
         changed = save_recorded(trust, acting_user=acting_user, noun="oidc_trust", fields=_TRUST_FIELDS, also=told)
         for spec in set(kept) - wanted:

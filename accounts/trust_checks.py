@@ -1,7 +1,8 @@
-"""What a trust must look like to be saved, by its kind. A provider isn't asked."""
+"""What a trust and its rules must look like to be saved, by its kind. A provider isn't asked."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from django.core.exceptions import ValidationError
@@ -12,6 +13,8 @@ from accounts.models import OidcTrust, TrustKind
 
 #: The issuer of every caller identity.
 AWS_ISSUER: Final = "https://sts.amazonaws.com"
+#: Conditions that hold in one AWS account only.
+_ANCHORS: Final = tuple(f"{claim} = " for claim in ("account", "arn", "sub", "user_id", "role_id"))
 _URL: Final = "Use an https URL without user name and fragment."
 _BRACES: Final = "Replace what stands in braces."
 
@@ -35,6 +38,19 @@ def check_trust(trust: OidcTrust) -> None:
     wrong |= _wrong_metadata(trust)
     if wrong:
         raise ValidationError(wrong)
+
+
+def check_anchors(trust: OidcTrust, rules: Iterable[Sequence[str]]) -> None:
+    """STS vouches for all of AWS: a rule must say exactly whose it is. `rules` are lists of conditions.
+
+    Raises ValidationError.
+    """
+    if trust.kind != TrustKind.AWS:
+        return
+    for conditions in rules:
+        if not any(line.startswith(_ANCHORS) for line in conditions):
+            problem = f"{' and '.join(conditions)[:100]!r} is true in anybody's account. Add `account = …`."
+            raise ValidationError({"rules": problem})
 
 
 def _wrong_metadata(trust: OidcTrust) -> dict[str, str]:

@@ -19,7 +19,7 @@ from accounts.models import OidcTrust, TrustKind
 from accounts.oauth import aws
 from accounts.oauth.exchange import AWS_CALLER, TOKEN_EXCHANGE
 from accounts.trust_checks import AWS_ISSUER
-from tests.accounts.conftest import Site
+from tests.accounts.conftest import Site, make_trust
 from tests.accounts.sts import ANSWER, HOST, ROLE_ARN, Caller, Sts, running_sts, signed_headers
 from tests.accounts.test_oauth import post, refused
 
@@ -126,12 +126,12 @@ def test_a_role_gets_a_token_of_its_agent(acme: Site, sts: Sts, caller: Caller, 
     ],
 )
 def test_rules_speak_of_account_and_arn(acme: Site, sts: Sts, caller: Caller, condition: str, matches: bool) -> None:
-    make_aws_trust(acme, condition)
+    make_aws_trust(acme, "account = 123456789012", condition)
     assert present(headers_of(caller)).status_code == (200 if matches else 400)
 
 
 def test_a_user_has_a_name_and_no_role(acme: Site, sts: Sts, caller: Caller) -> None:
-    make_aws_trust(acme, "user = robot")
+    make_aws_trust(acme, "account = 123456789012", "user = robot")
     caller.arn, caller.user_id = "arn:aws:iam::123456789012:user/ops/robot", "AIDAEXAMPLE000000001"
     assert got(present(headers_of(caller))).agent == acme.agent
 
@@ -321,3 +321,32 @@ def test_another_tenants_trust_is_none_here(acme: Site, globex: Site, sts: Sts, 
 def test_a_trust_that_cant_work_is_refused(acme: Site, fields: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         make_aws_trust(acme, **fields)
+
+
+@pytest.mark.parametrize(
+    "conditions",
+    [
+        ("role = deployer",),
+        ("arn ~ *:assumed-role/deployer/*",),
+        ("account ~ 123*", "role = deployer"),
+        ("user = robot",),
+    ],
+)
+def test_a_rule_that_would_hold_in_anybodys_account_is_refused(acme: Site, conditions: tuple[str, ...]) -> None:
+    with pytest.raises(ValidationError, match="anybody's account"):
+        make_aws_trust(acme, *conditions)
+
+
+@pytest.mark.parametrize(
+    "conditions", [(f"arn = {ROLE_ARN}",), ("role_id = AROAEXAMPLE000000001", "session ~ build-*"), ("account = 1",)]
+)
+def test_a_rule_that_says_whose_it_is_is_kept(acme: Site, conditions: tuple[str, ...]) -> None:
+    assert make_aws_trust(acme, *conditions).pk
+
+
+def test_a_trust_doesnt_become_one_for_aws_with_rules_for_anybody(acme: Site, provider: Any) -> None:
+    trust = make_trust(acme, provider)
+    trust.kind, trust.issuer, trust.jwks_url = TrustKind.AWS, AWS_ISSUER, ""
+    actions.save_trust(trust, acting_user=None, rules=[actions.RuleSpec(("account = 1",), acme.agent.pk)])
+    with pytest.raises(ValidationError, match="anybody's account"):
+        actions.save_trust(trust, acting_user=None, rules=[actions.RuleSpec(("role = x",), acme.agent.pk)])
