@@ -169,7 +169,7 @@ def _bind(asked: Asked) -> _Bound:
 
 
 def _approvals_of(decision: Decision) -> tuple[Approval, ...]:
-    return () if decision.approval is None else (decision.approval,)
+    return () if decision.approval is None else (decision.approval, *decision.further_approvals)
 
 
 def _answer(asked: Asked, bound: _Bound, *, now: datetime) -> Answer:

@@ -1,19 +1,30 @@
-"""When a flow approves by itself: a CEL condition over the same facts as a rule's."""
+"""When a flow approves by itself: the engine's conditions, in CEL, over the same facts as a rule's."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
+
+import msgspec
+import structlog
 
 from controlplane.errors import Refusal
-from policies.engine import Operation, Target
+from policies.engine import Operation, PolicyError, Principal, Target, conditions
+
+log = structlog.get_logger(__name__)
+
+_FIELD: Final = "terms.auto_approve"
 
 
 def check_condition(condition: str) -> None:
     """Raises `Refusal` for what is no condition."""
-    if condition:
-        raise Refusal(field="terms.auto_approve", problem="conditions aren't evaluated yet", fix="Leave it out")
+    if not condition:
+        return
+    try:
+        conditions.check_condition(condition, field=_FIELD)
+    except PolicyError as error:
+        raise Refusal(field=error.field, problem=error.problem, fix=error.fix) from error
 
 
 def condition_holds(
@@ -25,6 +36,16 @@ def condition_holds(
     text: str,
     now: datetime,
 ) -> bool:
-    """Whether it is true. What fails is not: then people are asked."""
-    del condition, principal, operation, target, text, now
-    return False
+    """Whether it is true. What gives no answer is not: then people are asked."""
+    try:
+        return conditions.condition_holds(
+            condition,
+            principal=msgspec.convert({"id": "", **principal}, Principal),
+            target=target,
+            operation=operation,
+            now=now.timestamp(),
+            operation_text=text,
+        )
+    except (conditions.ConditionFailed, msgspec.ValidationError) as error:
+        log.warning("auto_approval_failed", why=str(error))
+        return False
