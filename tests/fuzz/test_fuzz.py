@@ -23,7 +23,7 @@ from proxyworker.contract import (
     TlsFacts,
     encode,
 )
-from tests.fuzz import backend, contract, frames, frontend, scram, startup, statements
+from tests.fuzz import backend, contract, frames, frontend, saml, scram, startup, statements
 from tests.proxyworker.records import closed, intent, opened, outcome, session_id
 from tests.vectors import postgres
 
@@ -59,6 +59,7 @@ TARGETS: dict[str, tuple[Callable[[bytes], None], Sequence[bytes]]] = {
     "frames": (frames.one_input, [bytes((size,)) + STREAM for size in (0, 6, 99, 255)]),
     "contract": (contract.one_input, CONTRACT),
     "scram": (scram.one_input, scram.SEEDS),
+    "saml": (saml.one_input, saml.SEEDS),
     "statements": (statements.one_input, statements.SEEDS),
 }
 targets = pytest.mark.parametrize(("one_input", "seeds"), TARGETS.values(), ids=TARGETS)
