@@ -118,7 +118,8 @@ def _first_break(entries: models.QuerySet[Any], head: Head | None) -> int | None
         if entry.seq != seq or digest_of(entry, previous=previous) != bytes(entry.digest):
             return seq
         previous = bytes(entry.digest)
-    return None if head is None or (head.seq, bytes(head.digest)) == (seq, previous) else seq + 1
+    held = (head.seq, bytes(head.digest)) if head is not None else (0, GENESIS)
+    return None if held == (seq, previous) else seq + 1
 
 
 def _locked_head(kind: type[HeadT], key: UUID | int) -> HeadT:

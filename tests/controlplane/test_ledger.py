@@ -87,6 +87,16 @@ def test_an_owner_who_gets_round_the_triggers_breaks_the_chain(tampering: str, b
     assert first_break(acme.pk) == break_at
 
 
+@pytest.mark.parametrize("tampering", ["DELETE FROM ledger_ledgerhead", "UPDATE ledger_ledgerhead SET seq = 4"])
+def test_a_head_that_was_tampered_with_shows(acme: Tenant, tampering: str) -> None:
+    """The application's role may change it, because each entry does."""
+    for _ in range(5):
+        append(acme)
+    with scope(tenant=acme), connection.cursor() as cursor:
+        cursor.execute(tampering)
+    assert first_break(acme.pk) == 6
+
+
 @pytest.mark.parametrize(
     "statement",
     [

@@ -63,6 +63,8 @@ ELSEWHERE = (
     "CREATE OR REPLACE FUNCTION narrowgate_is_system() RETURNS boolean LANGUAGE sql AS 'SELECT true'",
     "DROP FUNCTION narrowgate_refuse_change() CASCADE",
     "DELETE FROM django_migrations",
+    "SELECT narrowgate_expose('ledger_ledgerentry')",
+    "SELECT setval('ledger_ledgerentry_id_seq', 1)",
     "REASSIGN OWNED BY narrowgate_owner TO narrowgate",
     "GRANT narrowgate_owner TO narrowgate",
     "ALTER ROLE narrowgate SUPERUSER",
@@ -120,6 +122,8 @@ def test_the_application_owns_nothing_and_no_table_lacks_its_grants() -> None:
     assert [grant for grant in found if grant.wanted != grant.held] == []
     by_table = {grant.table: grant.held for grant in found}
     assert {table for table, held in by_table.items() if held == {"SELECT", "INSERT"}} >= APPEND_ONLY
+    assert rows("SELECT seqrelid::regclass FROM pg_sequence WHERE NOT has_sequence_privilege(seqrelid, 'USAGE')") == []
+    assert rows("SELECT seqrelid::regclass FROM pg_sequence WHERE has_sequence_privilege(seqrelid, 'UPDATE')") == []
     assert by_table["django_migrations"] == {"SELECT"}
     assert by_table["accounts_agent"] == {"SELECT", "INSERT", "UPDATE", "DELETE"}
 
