@@ -38,7 +38,8 @@ def login_of(site: Site) -> tuple[AgentToken, str]:
     """A new login of the site's agent, and its password."""
     now = timezone.now()
     entitled = Entitlement(agent=site.agent, expires_at=now + timedelta(minutes=5), targets=None, carried={})
-    token, user, password = issue_database_login(entitled, now=now)
+    with scope(tenant=site.tenant):
+        token, user, password = issue_database_login(entitled, now=now)
     assert user == f"ng_{token.token_id}"
     return token, password
 
