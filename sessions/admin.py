@@ -21,6 +21,7 @@ from accounts.models import User
 from controlplane.admin import ReadOnlyTenantAdmin
 from controlplane.authority import Power, authority_of
 from controlplane.pages import asking_page
+from policies.approvals.access import waiting_in
 from sessions.access import sessions_with_statement, statements_of
 from sessions.killing import admin as killing  # noqa: F401  # registers its pages
 from sessions.killing.actions import kill
@@ -119,6 +120,7 @@ class AgentSessionAdmin(ReadOnlyTenantAdmin):
                 "statement_query": query,
                 "statement_status": status,
                 "statement_statuses": OperationStatus.choices,
+                "waiting": waiting_in(session.pk),
             }
         return super().changeform_view(request, object_id, form_url, extra_context)
 
@@ -194,11 +196,12 @@ class OperationAdmin(ReadOnlyTenantAdmin):
     fields = (
         ("session_link", "op", "kind"), "statement", "parameters", ("status_label", "at", "took"),
         ("rows", "bytes_in", "bytes_out"), ("tags", "columns"), ("error_code", "error_message"),
-        ("effect", "rule", "policy_version"), "reason", "text_bytes", "text_digest",
-        "content_digest", "content_in_digest",
+        ("effect", "rule", "policy_version"), "reason", ("approval_link", "approval_reason"),
+        "text_bytes", "text_digest", "content_digest", "content_in_digest",
     )  # fmt: skip
     readonly_fields = (
-        "session_link", "statement", "status_label", "took", "text_digest", "content_digest", "content_in_digest"
+        "session_link", "statement", "status_label", "took", "approval_link", "text_digest", "content_digest",
+        "content_in_digest",
     )  # fmt: skip
 
     @display(description="when (UTC)", ordering="at")
@@ -210,6 +213,14 @@ class OperationAdmin(ReadOnlyTenantAdmin):
     def status_label(self, operation: Operation) -> str:
         """As the record has it."""
         return operation.get_status_display()
+
+    @display(description="approval", empty_value="none was needed")
+    def approval_link(self, operation: Operation) -> SafeString | str | None:
+        """What became of it, leading to who said what."""
+        if operation.approval_id is None:
+            return operation.approval_state or None
+        url = reverse("admin:policies_approvalrequest_change", args=[operation.approval_id])
+        return format_html('<a href="{}">{}</a>', url, operation.approval_state)
 
     @display(description="agent")
     def agent(self, operation: Operation) -> str:

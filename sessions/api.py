@@ -102,7 +102,7 @@ class OperationSerializer(serializers.ModelSerializer[Operation]):
             "id", "tenant", "session", "op", "agent", "target", "at", "kind", "text", "text_bytes", "text_sha256",
             "parameters", "effect", "rule", "reason", "policy_version", "status", "finished_at", "duration_us", "rows",
             "bytes_in", "bytes_out", "content_sha256", "content_in_sha256", "error_code", "error_message", "tags",
-            "columns", "facts",
+            "columns", "facts", "approval_id", "approval_state", "approval_reason",
         ]  # fmt: skip
         read_only_fields = fields
 
@@ -118,6 +118,8 @@ class OperationViewSet(ReadOnlyTenantViewSet):
         "status": ["exact", "in"],
         "kind": ["exact"],
         "effect": ["exact"],
+        "approval_id": ["exact"],
+        "approval_state": ["exact", "in"],
         "error_code": ["exact"],
         "session__agent__name": ["exact"],
         "session__target__name": ["exact"],

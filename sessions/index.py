@@ -1,6 +1,6 @@
 """What a batch of records says, as the rows to write. Pure: no database, no clock.
 
-An intent and its outcome become one row when both are in the batch; an outcome whose intent came earlier stays apart.
+An intent, its approval and its outcome become one row when they are in one batch; what comes later stays apart.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import msgspec
 
 from policies.engine import Operation
 from proxyworker.contract import (
+    OperationApproval,
     OperationIntent,
     OperationOutcome,
     Record,
@@ -61,6 +62,9 @@ class OperationRow(msgspec.Struct):
     tags: tuple[str, ...] = ()
     columns: tuple[str, ...] = ()
     facts: Operation | None = None
+    approval_id: str = ""
+    approval_state: str = ""
+    approval_reason: str = ""
 
 
 class SessionRow(msgspec.Struct):
@@ -80,6 +84,7 @@ class BatchIndex:
     sessions: dict[str, SessionRow] = field(default_factory=dict)
     operations: dict[tuple[str, int], OperationRow] = field(default_factory=dict)
     outcomes: list[OperationRow] = field(default_factory=list)
+    approvals: list[OperationRow] = field(default_factory=list)
 
 
 def index_records(records: Iterable[Record]) -> BatchIndex:
@@ -98,6 +103,13 @@ def index_records(records: Iterable[Record]) -> BatchIndex:
                     row = OperationRow(record.session_id, record.op)
                     index.outcomes.append(row)
                 _take_outcome(row, record)
+            case OperationApproval():
+                _session(sessions, record.session_id)
+                row = operations.get((record.session_id, record.op))
+                if row is None:
+                    row = OperationRow(record.session_id, record.op)
+                    index.approvals.append(row)
+                _take_approval(row, record)
             case SessionOpened():
                 _session(sessions, record.session_id).opened_at = record.at
             case SessionClosed():
@@ -146,6 +158,12 @@ def _operation_row(intent: OperationIntent) -> OperationRow:
         decision.policy_version,
         facts=intent.operation,
     )
+
+
+def _take_approval(row: OperationRow, approval: OperationApproval) -> None:
+    row.approval_id = approval.approval_id
+    row.approval_state = approval.state
+    row.approval_reason = approval.reason
 
 
 def _take_outcome(row: OperationRow, outcome: OperationOutcome) -> None:

@@ -66,16 +66,18 @@ _RECORDSET_COLUMNS: Final = """
     (session_id uuid, op int, at float8, kind text, text text, text_bytes int8, text_sha256 text, parameters jsonb,
      effect text, rule text, reason text, policy_version text, status text, finished_at float8, duration_us int8,
      rows int8, bytes_in int8, bytes_out int8, content_sha256 text, content_in_sha256 text, error_code text,
-     error_message text, tags jsonb, columns jsonb, facts jsonb)"""
+     error_message text, tags jsonb, columns jsonb, facts jsonb, approval_id text, approval_state text,
+     approval_reason text)"""
 _INSERT_OPERATIONS: Final = f"""
     INSERT INTO agent_sessions_operation
       (tenant_id, session_id, op, at, kind, text, text_bytes, text_sha256, parameters, effect, rule, reason,
        policy_version, status, finished_at, duration_us, rows, bytes_in, bytes_out, content_sha256, content_in_sha256,
-       error_code, error_message, tags, columns, facts)
+       error_code, error_message, tags, columns, facts, approval_id, approval_state, approval_reason)
     SELECT %s::uuid, session_id, op, to_timestamp(at), left(kind, 32), text, text_bytes, decode(text_sha256, 'base64'),
        parameters, effect, left(rule, 200), reason, left(policy_version, 200), status, to_timestamp(finished_at),
        duration_us, rows, bytes_in, bytes_out, decode(content_sha256, 'base64'), decode(content_in_sha256, 'base64'),
-       left(error_code, 32), error_message, tags, columns, facts
+       left(error_code, 32), error_message, tags, columns, facts, nullif(approval_id, '')::uuid,
+       left(approval_state, 16), approval_reason
     FROM json_to_recordset(%s::json) AS r{_RECORDSET_COLUMNS}
     ON CONFLICT (session_id, op) DO NOTHING"""  # noqa: S608  # constants of this module
 _UPDATE_OUTCOMES: Final = f"""
@@ -86,6 +88,13 @@ _UPDATE_OUTCOMES: Final = f"""
         error_message = r.error_message, tags = r.tags, columns = r.columns
     FROM json_to_recordset(%s::json) AS r{_RECORDSET_COLUMNS}
     WHERE o.session_id = r.session_id AND o.op = r.op AND o.tenant_id = %s AND o.status = 'running'"""  # noqa: S608
+
+_UPDATE_APPROVALS: Final = f"""
+    UPDATE agent_sessions_operation o
+    SET approval_id = nullif(r.approval_id, '')::uuid, approval_state = left(r.approval_state, 16),
+        approval_reason = r.approval_reason
+    FROM json_to_recordset(%s::json) AS r{_RECORDSET_COLUMNS}
+    WHERE o.session_id = r.session_id AND o.op = r.op AND o.tenant_id = %s"""  # noqa: S608
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +210,8 @@ def _write_index(worker: LinkedWorker, index: BatchIndex) -> None:
             _withdraw_held(index)
         if index.operations:
             cursor.execute(_INSERT_OPERATIONS, [worker.tenant_id, as_recordset(index.operations.values())])
+        if index.approvals:
+            cursor.execute(_UPDATE_APPROVALS, [as_recordset(index.approvals), worker.tenant_id])
         if index.outcomes:
             _update_outcomes(worker, index.outcomes)
 

@@ -133,6 +133,10 @@ class Operation(models.Model):
     tags = models.JSONField(default=list)
     columns = models.JSONField(default=list)
     facts = models.JSONField(null=True, help_text="What it was understood to be: `policies.engine.Operation`.")
+    #: Of the request that was asked, or by whose grant it passed. A plain value: the record doesn't wait for the row.
+    approval_id = models.UUIDField("approval", null=True)
+    approval_state = models.CharField(max_length=16, blank=True, help_text="What became of the approval it needed.")
+    approval_reason = models.TextField(blank=True)
 
     objects: Any = ScopedManager(tenant="tenant")
 

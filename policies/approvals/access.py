@@ -63,6 +63,11 @@ def requests_in_scope() -> QuerySet[ApprovalRequest]:
     return requests.order_by("-created_at")
 
 
+def waiting_in(session_id: UUID) -> list[ApprovalRequest]:
+    """What waits for a yes in this session, by the operations' numbers. In its scope."""
+    return list(requests_in_scope().filter(session_id=session_id, state=ApprovalState.PENDING).order_by("op"))
+
+
 def requests_waiting_for(user: User) -> list[ApprovalRequest]:
     """What this person may decide now, in the tenants in scope, the oldest first."""
     now = timezone.now()

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from policies.engine import Decision, Effect, Operation, Principal
 from proxyworker.contract import (
     AppendRecords,
+    ApprovalState,
+    OperationApproval,
     OperationIntent,
     OperationOutcome,
     OutcomeStatus,
@@ -90,6 +92,18 @@ def intent(
         parameters=tuple(parameters),
         decision=ALLOWED,
         operation=operation,
+    )
+
+
+def approval(session_id: str, op: int, state: ApprovalState = ApprovalState.GRANTED) -> OperationApproval:
+    """What became of the approval that the statement needed."""
+    return OperationApproval(
+        session_id=session_id,
+        op=op,
+        at=AT + op + 0.2,
+        approval_id=str(uuid.UUID(int=op)),
+        state=state,
+        reason="approved by ada@acme.example",
     )
 
 

@@ -11,11 +11,13 @@ from django_scopes import scope
 
 from controlplane.authority import Role
 from policies.models import Policy, PolicyVersion
-from sessions.models import AgentSession
+from sessions.ingest import append_records
+from sessions.models import AgentSession, Operation
 from targets.access import open_secret
 from targets.models import Credential, JoinToken
 from tests.sessions.conftest import Site
 from tests.sessions.people import MANAGERS, furnish, person, signed_in
+from tests.sessions.records import JournalScript, approval, intent, opened
 
 APPS = {
     "target": "targets",
@@ -191,3 +193,20 @@ def test_an_error_in_the_rules_stands_at_the_rules_and_names_the_field(acme: Sit
 def test_all_pages_are_registered() -> None:
     registered = {model._meta.model_name for model in admin.site._registry}
     assert set(APPS) <= registered
+
+
+def test_a_session_shows_what_waits_for_approval_and_what_became_of_the_rest(acme: Site, rows: dict[str, Any]) -> None:
+    session, request = rows["agentsession"], rows["approvalrequest"]
+    journal = JournalScript()
+    journal.write(opened(str(session.pk)), intent(str(session.pk), 9, "DELETE FROM x"), approval(str(session.pk), 9))
+    append_records(acme.linked, journal.whole())
+    auditor = signed_in(person(acme.tenant, Role.AUDITOR))
+    page = auditor.get(url("agentsession", session.pk, "change")).content.decode()
+    assert f"/approvals/{request.pk}/" in page
+    assert "delete on shop" in page
+    assert "approved by ada@acme.example" in page
+    with scope(tenant=acme.tenant):
+        operation = Operation.objects.get(op=9)
+    told = auditor.get(f"/api/v1/operations/{operation.pk}/").json()
+    assert (told["approval_state"], told["approval_id"]) == ("granted", str(operation.approval_id))
+    assert "granted</a>" in auditor.get(url("operation", operation.pk, "change")).content.decode()

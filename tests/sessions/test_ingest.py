@@ -17,7 +17,7 @@ from sessions.errors import AppendOnly, PeerFault
 from sessions.ingest import append_records, held_journals, unpack_batch
 from sessions.models import AgentSession, JournalBatch, Operation
 from tests.sessions.conftest import Site
-from tests.sessions.records import JournalScript, closed, intent, opened, outcome
+from tests.sessions.records import JournalScript, approval, closed, intent, opened, outcome
 
 
 def script_of_two_sessions(first: str, second: str) -> JournalScript:
@@ -26,7 +26,14 @@ def script_of_two_sessions(first: str, second: str) -> JournalScript:
     journal.write(opened(first), intent(first, 1), opened(second), intent(second, 1, "SELECT 'a\\u0000b'"))
     journal.write(intent(first, 2, "DELETE FROM x", [Parameter("7"), Parameter(None), Parameter("ff", binary=True)]))
     journal.write(outcome(first, 2, OutcomeStatus.ERROR), outcome(second, 1), outcome(first, 1), intent(second, 2))
-    journal.write(intent(first, 3), outcome(first, 3, OutcomeStatus.UNKNOWN), intent(second, 3), outcome(second, 3))
+    journal.write(
+        approval(second, 2),
+        intent(first, 3),
+        approval(first, 3),
+        outcome(first, 3, OutcomeStatus.UNKNOWN),
+        intent(second, 3),
+        outcome(second, 3),
+    )
     journal.write(closed(first, 3))
     return journal
 

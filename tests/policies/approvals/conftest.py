@@ -129,6 +129,11 @@ class Site:
         with scope(tenant=self.tenant):
             return ApprovalRequest.objects.select_related("tenant", "agent", "target").get(pk=answer.approval_id)
 
+    def again(self, request: ApprovalRequest) -> ApprovalRequest:
+        """The request as it is now."""
+        with scope(tenant=self.tenant):
+            return ApprovalRequest.objects.get(pk=request.pk)
+
     def open(self, text: str = "DELETE FROM orders WHERE id = 1", **changed: Any) -> ApprovalRequest:
         """A request that waits."""
         return self.request(self.ask(text, **changed))

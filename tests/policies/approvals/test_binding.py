@@ -51,7 +51,14 @@ def test_another_text_or_value_is_another_operation(text: bytes, values: Any, ot
 
 
 def test_null_empty_text_and_binary_are_three_things() -> None:
-    forms = ([(None, False)], [(b"", False)], [(b"", True)], [], [(b"1", False), (b"", False)], [(b"", False)] * 2)
+    forms: tuple[Any, ...] = (
+        [(None, False)],
+        [(b"", False)],
+        [(b"", True)],
+        [],
+        [(b"1", False), (b"", False)],
+        [(b"", False)] * 2,
+    )
     assert len({operation_digest(b"SELECT $1", form) for form in forms}) == len(forms)
 
 

@@ -172,7 +172,7 @@ def test_a_granted_hold_that_the_gate_has_not_heard_of_is_void_when_the_policy_c
     request = approve(acme.open(), acting_user=acme.people["ada"])
     acme.publish(RULE)
     reconsider_all(now=timezone.now())
-    assert acme.request(asking.Answer(request.pk, request.state, "", request.expires_at)).state == "void"
+    assert acme.again(request).state == "void"
 
 
 def test_the_flows_condition_approves_by_itself_what_it_is_true_of(acme: Site) -> None:
@@ -226,7 +226,7 @@ def test_ids_of_another_tenant_are_not_there(acme: Site, globex: Site) -> None:
         assert asking.take_decision(request.pk, worker_id=acme.worker.pk, now=timezone.now()) is None
     asking_there = globex.ask(session_id=acme.session_id, op=request.op)
     assert asking_there.approval_id != request.pk
-    assert acme.request(asking.Answer(request.pk, request.state, "", request.expires_at)).state == "pending"
+    assert acme.again(request).state == "pending"
 
 
 class TestAtTheSameMoment:
