@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, Final
 from zoneinfo import ZoneInfo
@@ -47,7 +47,7 @@ COMPILED_CONDITIONS: Final = 2_048
 
 _TOKEN: Final = re.compile(
     r"""(?P<space>\s+)
-      | (?P<string>[rR]?(?:"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*'))
+      | (?P<string>"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*')
       | (?P<number>\d[\d.eExXa-fA-F]*u?)
       | (?P<name>[A-Za-z_][A-Za-z0-9_]*)
       | (?P<sign>&&|\|\||[=!<>]=|[-+*/%<>!?:.,()\[\]{}])""",
@@ -208,10 +208,11 @@ def _operation(operation: Operation, text: str) -> dict[str, Any]:
 
 
 def _time(now: float, zone: ZoneInfo | None) -> dict[str, Any]:
-    moment = datetime.fromtimestamp(now, zone or ZoneInfo("UTC"))
+    moment = datetime.fromtimestamp(now, zone or UTC)
     return {
-        "now": moment, "hour": moment.hour, "minute": moment.minute, "weekday": _WEEKDAYS[moment.weekday()],
-        "day": moment.day, "month": moment.month, "date": moment.date().isoformat(),
+        "now": moment.astimezone(UTC), "hour": moment.hour, "minute": moment.minute,
+        "weekday": _WEEKDAYS[moment.weekday()], "day": moment.day, "month": moment.month,
+        "date": moment.date().isoformat(),
     }  # fmt: skip
 
 
@@ -264,6 +265,8 @@ class _Reader:
             if variable in FIELDS:
                 raise _wrong(f"uses {variable} for an element", "Call the element something else")
             self._bound.add(variable)
+        if self._tokens[index] == "{" and self._at(index - 1).isidentifier():
+            raise _wrong(f"makes a message: {self._at(index - 1)[:40]}", "Conditions know no messages")
         self._open.append(is_macro)
         if len(self._open) > MAX_DEPTH:
             raise _wrong(f"nests over {MAX_DEPTH} deep", "Use several rules")
@@ -279,22 +282,31 @@ class _Reader:
 
 
 def _tokens(text: str) -> list[str]:
+    """What is in a string here must be in a string for the library: no raw or triple-quoted ones, and no comments."""
     tokens: list[str] = []
     at = 0
+    before = ""
     while at < len(text):
         found = _TOKEN.match(text, at)
-        if found is None:
+        kind = "" if found is None else found.lastgroup or ""
+        is_glued = kind == "string" and before in ("name", "string", "number")
+        if found is None or is_glued or text.startswith("//", at) or not _is_plain(found[0]):
             raise _wrong(f"has something odd at character {at + 1}: {text[at : at + 10]!r}", "See docs/policy.md")
         at = found.end()
-        if found.lastgroup == "string":
+        before = kind
+        if kind == "string":
             tokens.append('""')  # never mistaken for a name or a bracket
-        elif found.lastgroup != "space":
+        elif kind != "space":
             tokens.append(found[0])
     if not tokens:
         raise _wrong("is empty", "Leave it out")
     if len(tokens) > MAX_TOKENS:
         raise _wrong(f"has over {MAX_TOKENS} words and signs", "Use several rules")
     return tokens
+
+
+def _is_plain(text: str) -> bool:
+    return all(character.isprintable() or character in "\n\t" for character in text)
 
 
 def _check_names(names: dict[str, list[str]], read: _Read) -> None:

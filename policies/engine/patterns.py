@@ -11,8 +11,6 @@ from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import Final
 
-from policies.engine.operation import UNRESOLVED
-
 #: Lists of patterns whose compiled form is kept: a few policies of the greatest size.
 COMPILED_LISTS: Final = 8_192
 
@@ -76,7 +74,7 @@ def is_qualified(name: str) -> bool:
 @lru_cache(maxsize=COMPILED_LISTS)
 def allowed_name(name: str) -> str:
     """An object of SQL, or a pattern for some, as a rule that allows reads it: `customers` is `public.customers`."""
-    if name == UNRESOLVED or is_everything(name) or is_qualified(name):
+    if is_everything(name) or is_qualified(name):
         return name
     # pg_catalog is searched before the search path.
     return f"pg_catalog.{name}" if name.startswith("pg_") else f"public.{name}"

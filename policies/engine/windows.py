@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import datetime
 from functools import lru_cache
 from typing import Final
 from zoneinfo import ZoneInfo
@@ -21,6 +21,7 @@ _MINUTES_A_DAY: Final = 24 * 60
 
 _HOURS: Final = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-(?:([01]\d|2[0-3]):([0-5]\d)|(24):(00))")
 _ZONE: Final = re.compile(r"[A-Za-z0-9_+/-]{1,64}")
+_MOMENT: Final = re.compile(r"\d{4}-\d\d-\d\d(?:T\d\d:\d\d(?::00)?(?:Z|[+-]\d\d:\d\d)?)?", re.ASCII)
 _FIX_DATE: Final = 'Write a date, "2026-11-23", or a time in full minutes, "2026-11-23T18:00+01:00"'
 
 
@@ -112,12 +113,11 @@ def _minute(field: str, text: str, timezone: str) -> int | None:
     if not text:
         return None
     try:
+        if _MOMENT.fullmatch(text) is None:
+            raise ValueError(text)
         moment = datetime.fromisoformat(text)
-        date.fromisoformat(text[:10])
     except ValueError as error:
-        raise PolicyError(field, f"{text[:40]!r} is no date or time", _FIX_DATE) from error
-    if moment.second or moment.microsecond or text[4:5] != "-":
-        raise PolicyError(field, f"{text[:40]!r} is no date and no full minute", _FIX_DATE)
+        raise PolicyError(field, f"{text[:40]!r} is no date and no full minute", _FIX_DATE) from error
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=zone_named(timezone))
     try:
