@@ -69,7 +69,7 @@ FRONTEND: dict[str, Vector] = {
     "unnamed parse": Vector(frame("P", b"\x00SELECT $1\x00\x00\x00"), Parse(b"", b"SELECT $1"), parse),
     "parse with types": Vector(
         frame("P", b"s1\x00SELECT $1, $2\x00\x00\x02\x00\x00\x00\x17\x00\x00\x00\x00"),
-        Parse(b"s1", b"SELECT $1, $2"),
+        Parse(b"s1", b"SELECT $1, $2", b"\x00\x00\x00\x17\x00\x00\x00\x00"),
         parse,
     ),
     "bind of nothing": Vector(frame("B", b"\x00\x00\x00\x00\x00\x00\x00\x00"), Bind(b"", b"", ()), bind),
