@@ -1,7 +1,7 @@
 """Where a change comes from: by which way in, and from which address. The ledger writes it beside each entry.
 
-Web's outermost middleware says it of a request, `Linked` of a worker's link, a command of itself; what nobody said
-anything of is the system's. An address is what a trusted proxy says it is, and a client's own word never.
+Web's outermost middleware says it of a request, `SocketOrigin` of a WebSocket, manage.py of its command; what nobody
+said anything of is the system's. An address is what a trusted proxy says it is, and a client's own word never.
 """
 
 from __future__ import annotations
@@ -104,8 +104,8 @@ def origin_middleware(get_response: Callable[[HttpRequest], Any]) -> Callable[[H
     return answer
 
 
-class Linked:
-    """ASGI: a worker's link comes from its address, which is what `scope["client"]` then says."""
+class SocketOrigin:
+    """ASGI: what comes over a WebSocket comes from the client's address, which is what `scope["client"]` then says."""
 
     def __init__(self, application: Callable[..., Awaitable[None]]) -> None:
         self._application = application
@@ -115,15 +115,18 @@ class Linked:
         peer, port = scope.get("client") or ("", 0)
         forwarded_for = b",".join(value for name, value in scope["headers"] if name == _FORWARDED_FOR)
         address = _trusted_address(peer, forwarded_for.decode("latin-1"))
-        with originating(Origin(Channel.LINK, address)):
+        with originating(Origin(_channel_of(scope["path"]), address)):
             await self._application({**scope, "client": (address, port)}, receive, send)
 
 
 def _origin_of(request: HttpRequest) -> Origin:
     address = _trusted_address(request.META.get("REMOTE_ADDR") or "", request.headers.get("X-Forwarded-For", ""))
     request.META["REMOTE_ADDR"] = address
-    channel = next((channel for start, channel in _CHANNELS if request.path_info.startswith(start)), Channel.WEB)
-    return Origin(channel, address)
+    return Origin(_channel_of(request.path_info), address)
+
+
+def _channel_of(path: str) -> Channel:
+    return next((channel for start, channel in _CHANNELS if path.startswith(start)), Channel.WEB)
 
 
 def _trusted_address(peer: str, forwarded_for: str) -> str:

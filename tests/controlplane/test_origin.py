@@ -25,7 +25,15 @@ from controlplane.asgi import application
 from controlplane.authority import Role
 from controlplane.ledger.actions import append_entry, digest_of, first_break
 from controlplane.ledger.models import LedgerEntry
-from controlplane.origin import SYSTEM_ORIGIN, Channel, Linked, Origin, client_address, current_origin, originating
+from controlplane.origin import (
+    SYSTEM_ORIGIN,
+    Channel,
+    Origin,
+    SocketOrigin,
+    client_address,
+    current_origin,
+    originating,
+)
 from controlplane.tenancy import every_tenant
 from tests.accounts.conftest import Site, acme  # noqa: F401  # a fixture
 from tests.accounts.test_admin import agent_form
@@ -165,13 +173,15 @@ async def test_a_link_comes_from_its_worker_also_in_its_threads(settings: Settin
         seen.extend([await sync_to_async(current_origin, thread_sensitive=False)(), scope["client"]])
 
     headers = [(b"x-forwarded-for", FORGED.encode()), (b"x-forwarded-for", SEEN.encode())]
-    await Linked(inner)({"type": "websocket", "client": (PEER, 4711), "headers": headers}, None, None)
-    await Linked(inner)({"type": "websocket", "client": None, "headers": []}, None, None)
-    assert seen == [Origin(Channel.LINK, SEEN), (SEEN, 4711), Origin(Channel.LINK, ""), ("", 0)]
+    link = {"type": "websocket", "path": "/link/v1/", "client": (PEER, 4711), "headers": headers}
+    await SocketOrigin(inner)(link, None, None)
+    page = {"type": "websocket", "path": "/approvals/live/", "client": None, "headers": []}
+    await SocketOrigin(inner)(page, None, None)
+    assert seen == [Origin(Channel.LINK, SEEN), (SEEN, 4711), Origin(Channel.WEB, ""), ("", 0)]
 
 
 async def test_the_links_of_web_say_where_they_come_from() -> None:
-    assert isinstance(application.application_mapping["websocket"], Linked)
+    assert isinstance(application.application_mapping["websocket"], SocketOrigin)
     socket = WebsocketCommunicator(application, "/link/v1/")
     assert (await socket.connect())[0]
     await socket.disconnect()
