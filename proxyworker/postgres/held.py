@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
+import msgspec
+
 from policies.engine import Decision, Effect, Operation
 from proxyworker.contract import ApprovalState
 from proxyworker.postgres.errors import INSUFFICIENT_PRIVILEGE, QUERY_CANCELED, SUCCESSFUL_COMPLETION
@@ -42,6 +44,13 @@ class HeldOperation:
     has_moved: bool
     verdict: Verdict | None = None
     is_skipped: bool = False
+
+    @property
+    def asked(self) -> Operation:
+        """What approvers see. No template stands for it once names may lead elsewhere: grants for a template are for
+        what its names led to when it was shown.
+        """
+        return msgspec.structs.replace(self.understood, template="") if self.has_moved else self.understood
 
     @property
     def is_waiting(self) -> bool:

@@ -289,7 +289,7 @@ class PostgresSession:
             return
         self._question = Question(
             intent=held.operation.intent,
-            operation=held.understood,
+            operation=held.asked,
             digest=held.digest,
             preview=lambda exact: preview_of(self._grant, held, exact=exact),
             on_waiting=self._tell_waiting,

@@ -1,0 +1,34 @@
+"""What an operation that waits says of itself."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from proxyworker.postgres.held import HeldOperation, SessionState
+from proxyworker.postgres.names import Names, Statement
+from proxyworker.postgres.understand.reader import understand
+
+
+def held(state: SessionState, text: bytes) -> HeldOperation:
+    """The statement, as it waits in a session in this state."""
+    statement = Statement(text, understand(text))
+    return HeldOperation(
+        operation=cast("Any", None),
+        statement=statement,
+        understood=statement.facts.operation,
+        parameters=(),
+        digest=state.digest(statement, (), Names()),
+        has_moved=state.has_moved,
+    )
+
+
+def test_once_names_may_lead_elsewhere_it_is_another_operation_and_no_template_stands_for_it() -> None:
+    state, text = SessionState(), b"DELETE FROM orders WHERE id = 1"
+    before = held(state, text)
+    move = b"SET search_path = payroll"
+    state.passed(Statement(move, understand(move)))
+    after = held(state, text)
+    assert before.asked.template
+    assert not after.asked.template
+    assert after.asked.accesses == before.asked.accesses
+    assert after.digest != before.digest
