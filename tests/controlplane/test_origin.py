@@ -175,7 +175,7 @@ async def test_a_link_comes_from_its_worker_also_in_its_threads(settings: Settin
     headers = [(b"x-forwarded-for", FORGED.encode()), (b"x-forwarded-for", SEEN.encode())]
     link = {"type": "websocket", "path": "/link/v1/", "client": (PEER, 4711), "headers": headers}
     await SocketOrigin(inner)(link, None, None)
-    page = {"type": "websocket", "path": "/approvals/live/", "client": None, "headers": []}
+    page: dict[str, Any] = {"type": "websocket", "path": "/approvals/live/", "client": None, "headers": []}
     await SocketOrigin(inner)(page, None, None)
     assert seen == [Origin(Channel.LINK, SEEN), (SEEN, 4711), Origin(Channel.WEB, ""), ("", 0)]
 
