@@ -32,6 +32,9 @@ Narrowgate is up. An agent's password is its token, good until {expires_at:%H:%M
   An agent that no rule lets through, to see a refusal
     PGPASSFILE={password_file} {psql} "{refused_dsn}"
 
+  An agent whose changes wait for a yes: it holds, and you approve at {inbox_url}
+    PGPASSFILE={password_file} {psql} "{held_dsn}" -c "UPDATE orders SET status = 'shipped' WHERE id = 1"
+
   The sessions, over REST
     curl -sS -H @{header_file} {api_url}sessions/
 
@@ -56,6 +59,8 @@ def banner(demo: Demo) -> str:
         python=sys.executable,
         dsn=demo.dsn(AGENTS[0]),
         refused_dsn=demo.dsn(AGENTS[1]),
+        held_dsn=demo.dsn(AGENTS[2]),
+        inbox_url=f"{layout.web_url}/approvals/",
         demo_file=layout.demo_file,
         log_folder=layout.log_folder,
     )

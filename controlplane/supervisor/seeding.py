@@ -16,8 +16,8 @@ import django
 
 TENANT: Final = "demo"
 ADMIN_EMAIL: Final = "admin@example.com"
-#: One that a rule lets through to the shop, one that none does.
-AGENTS: Final = ("support-agent", "intern-agent")
+#: One that a rule lets through to the shop, one that none does, one whose changes wait for somebody's yes.
+AGENTS: Final = ("support-agent", "intern-agent", "repair-agent")
 #: For a day of trying out; each start issues new ones.
 TOKEN_LIFETIME: Final = timedelta(hours=12)
 
