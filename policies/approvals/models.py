@@ -18,11 +18,13 @@ from datetime import datetime
 from typing import Final
 
 from django.conf import settings
+from django.core.exceptions import ValidationError
 from django.core.validators import RegexValidator
 from django.db import models
 from django.db.models import Q
 
 from accounts.tenancy import TenantOwned
+from controlplane.errors import Refusal
 from policies.approvals.terms import GrantScope, Terms, parse_terms
 from policies.engine import ApprovalMode
 
@@ -96,9 +98,14 @@ class ApprovalFlow(TenantOwned):
         return self.name
 
     def clean(self) -> None:
-        """Raises `Refusal` for terms that can't be used."""
+        """Raises `ValidationError` for terms that can't be used."""
         super().clean()
-        parse_terms(self.terms)
+        if self.terms is None:  # a form that couldn't read them has said so
+            return
+        try:
+            parse_terms(self.terms)
+        except Refusal as refusal:
+            raise ValidationError({"terms": str(refusal)}) from refusal
 
 
 class ApprovalRequest(TenantOwned):
