@@ -35,7 +35,14 @@ GROUPS: Final[tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...]] = (
     ),
     (
         "Policies",
-        (("policies", "policy", "policy"), ("policies", "policyversion", "history"), ("policies", "budget", "speed")),
+        (
+            ("policies", "policy", "policy"),
+            ("policies", "policydraft", "edit_note"),
+            ("policies", "policyversion", "history"),
+            ("policies", "simulation", "fast_rewind"),
+            ("policies", "suggestion", "auto_awesome"),
+            ("policies", "budget", "speed"),
+        ),
     ),
     (
         "Approvals",

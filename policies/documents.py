@@ -87,6 +87,11 @@ def parse_document(document: PolicyDocument, *, version: str) -> Policy:
 
 def read_document(text: str) -> PolicyDocument:
     """The document in a YAML text. Raises `PolicyError`, which names the line or the field."""
+    return check_document(load_document(text))
+
+
+def load_document(text: str) -> Any:
+    """What the YAML text says, whether it is a policy or not. Raises `PolicyError`, which names the line."""
     if len(text) > MAX_DOCUMENT_CHARACTERS:
         raise PolicyError("rules", f"has over {MAX_DOCUMENT_CHARACTERS} characters", "Split it into several policies")
     try:
@@ -96,7 +101,7 @@ def read_document(text: str) -> PolicyDocument:
         raise PolicyError(place or "the document", problem, "Correct the YAML") from error
     except RecursionError as error:
         raise PolicyError("the document", "is nested too deeply", "Write it flat") from error
-    return check_document({} if data is None else data)
+    return {} if data is None else data
 
 
 def write_document(document: PolicyDocument) -> str:

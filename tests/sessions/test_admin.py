@@ -10,7 +10,6 @@ from django.contrib import admin
 from django_scopes import scope
 
 from controlplane.authority import Role
-from policies.models import Policy, PolicyVersion
 from sessions.ingest import append_records
 from sessions.models import AgentSession, Operation
 from targets.access import open_secret
@@ -158,36 +157,6 @@ def test_a_join_token_is_shown_once_in_the_admin(acme: Site, rows: dict[str, Any
     with scope(tenant=acme.tenant):
         token.refresh_from_db()
     assert token.revoked_at is not None
-
-
-POLICY_FORM = {"is_active": "on", "description": "", "message": "why", "id": "", "_continue": "1"}
-
-
-def policy_form(rules: str, **fields: str) -> dict[str, str]:
-    """The form of a policy, with its inline of versions."""
-    return {**POLICY_FORM, "versions-TOTAL_FORMS": "0", "versions-INITIAL_FORMS": "0", "rules": rules, **fields}
-
-
-def test_saving_other_rules_publishes_a_version_and_saving_the_same_does_not(acme: Site, rows: dict[str, Any]) -> None:
-    client = signed_in(person(acme.tenant, Role.ADMIN))
-    where = url("policy", rows["policy"].pk, "change")
-    rules = "- {name: all, effect: deny, agents: ['*'], targets: ['*']}"
-    for _ in range(2):
-        assert client.post(where, policy_form(rules)).status_code == 302
-    with scope(tenant=acme.tenant):
-        version = PolicyVersion.objects.get(number=2)
-        assert PolicyVersion.objects.count() == 2
-        assert Policy.objects.get().current_id == version.pk
-    assert (version.author is not None, version.message, version.rules[0]["name"]) == (True, "why", "all")
-
-
-def test_an_error_in_the_rules_stands_at_the_rules_and_names_the_field(acme: Site, rows: dict[str, Any]) -> None:
-    client = signed_in(person(acme.tenant, Role.ADMIN))
-    page = client.post(url("policy", rows["policy"].pk, "change"), policy_form("- {name: x, effect: allow}"))
-    assert page.status_code == 200
-    assert "rules[0]" in page.content.decode()
-    with scope(tenant=acme.tenant):
-        assert PolicyVersion.objects.count() == 1
 
 
 def test_all_pages_are_registered() -> None:
