@@ -12,9 +12,10 @@ from typing import Final
 from policies.engine.conditions import ConditionFailed, compile_condition, condition_holds
 from policies.engine.coverage import Overlaps, is_redundant, is_shadowed
 from policies.engine.model import Effect, Policy, Rule, Scope
-from policies.engine.operation import Kind, Operation, Target, is_sql
+from policies.engine.operation import Hazard, Kind, Operation, Target, is_sql
 from policies.engine.patterns import has_wildcard, matches_any
 from policies.engine.principal import Principal
+from policies.engine.rules import COVERING
 from policies.engine.scopes import is_labelled, names_party
 from policies.engine.windows import compile_window
 
@@ -105,6 +106,8 @@ def _missing(at: str, named: Iterable[str], known: frozenset[str] | None, proble
 def _never_matches(at: str, rule: Rule, known: Known) -> Iterator[Finding]:
     if rule.within is not None:
         yield from _outside_scope(at, rule, rule.within)
+    if rule.effect not in COVERING and rule.hazards and set(rule.hazards) <= {Hazard.NONE}:
+        yield Finding(f"{at}.hazards", "is what no operation has", "Leave them out")
     if rule.operations:
         kinds = [kind for kind in Kind if matches_any(rule.operations, kind)]
         if rule.effect is not Effect.ALLOW and rule.hazards and not any(is_sql(kind) for kind in kinds):

@@ -15,7 +15,7 @@ GROUPS = ("ops", "o*", "dev")
 OPERATIONS = ("select", "insert", "update", "*", "http:*", "http:get", "unknown", "*ect")
 OBJECTS = ("public.a", "a", "b", "hr.*", "hr.b", "*.b", "*", "?", "h*", "pg_x", "/v1/*", "pg_catalog.*")
 COLUMNS = ("id", "ssn", "s*", "*", "?d")
-HAZARDS = ("drop", "server_file", "*_without_where", "*", "multi_statement")
+HAZARDS = ("drop", "server_file", "*_without_where", "*", "multi_statement", "none")
 EFFECTS: tuple[dict[str, Any], ...] = (
     {"effect": "allow"},
     {"effect": "allow"},

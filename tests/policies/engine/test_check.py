@@ -49,6 +49,7 @@ def findings(*rules: dict[str, Any], within: Any = None, known: Known = KNOWN) -
         ({"condition": "1 > 2"}, "condition", "is never true"),
         ({"when": {"until": "2026-01-01"}}, "when.until", "is over"),
         ({**DENY, "operations": ["http:*"], "hazards": ["drop"]}, "hazards", "never occur"),
+        ({**DENY, "hazards": ["none"]}, "hazards", "what no operation has"),
         ({**ASK, "approval": {"flow": "dbas"}}, "approval.flow", "there is no approval flow 'dbas'"),
         ({**ASK, "approval": {"flow": "nobody"}}, "approval.flow", "nobody can approve by 'nobody'"),
     ],
