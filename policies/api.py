@@ -15,6 +15,7 @@ from controlplane.api import EditableTenantViewSet, ReadOnlyTenantViewSet, Tenan
 from controlplane.authority import Power
 from policies import actions
 from policies.approvals import api as approvals
+from policies.budgets import api as budgets
 from policies.checking import findings_of
 from policies.documents import read_document, write_document
 from policies.engine import PolicyError
@@ -363,4 +364,5 @@ ROUTES: Final = (
     *simulation.ROUTES,
     *notifying.ROUTES,
     *approvals.ROUTES,
+    *budgets.ROUTES,
 )
