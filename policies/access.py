@@ -48,6 +48,12 @@ def effective_policy(
     return engine.Policy(version=_version("+".join(names)), rules=tuple(rules))
 
 
+def effective_version(tenant_id: UUID) -> str:
+    """The version of `effective_policy` alone, without reading a rule."""
+    active = Policy.objects.filter(is_active=True, tenant=tenant_id, current__isnull=False).order_by("name")
+    return _version("+".join(f"{name}@{number}" for name, number in active.values_list("name", "current__number")))
+
+
 def describe_target(target: Target) -> engine.Target:
     """The target as rules see it."""
     return engine.Target(

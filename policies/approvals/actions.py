@@ -16,7 +16,7 @@ from controlplane.errors import Refusal
 from controlplane.ledger.recording import save_recorded
 from policies.approvals import signals
 from policies.approvals.conditions import check_condition
-from policies.approvals.electors import break_glass_objection, electorate_of, objection_to
+from policies.approvals.electors import break_glass_objection, electorate_of, objection_to, standing_of
 from policies.approvals.models import (
     ApprovalFlow,
     ApprovalGrant,
@@ -117,7 +117,8 @@ def _vote_locked(locked: ApprovalRequest, vote: ApprovalVote, *, acting_user: Us
     terms = locked.parsed_terms
     if vote.verdict == Verdict.APPROVE:
         _check_wanted(locked, terms, vote)
-    vote.tenant, vote.request, vote.user, vote.stage = locked.tenant, locked, acting_user, locked.stage
+    vote.tenant, vote.request, vote.user = locked.tenant, locked, acting_user
+    vote.stage = standing_of(locked, electorate).stage
     vote.full_clean(exclude=("request", "user"), validate_unique=False, validate_constraints=False)
     vote.save(force_insert=True)
     said = {"verdict": vote.verdict, "comment": vote.comment, "stage": vote.stage, "scope": vote.scope, "via": vote.via}

@@ -22,7 +22,7 @@ from django_scopes import scope
 
 from accounts.models import Agent
 from controlplane.ledger.actions import append_entry
-from policies.access import describe_target, effective_policy
+from policies.access import describe_target, effective_version
 from policies.approvals import signals
 from policies.approvals.binding import binding_of, principal_digest, template_digest
 from policies.approvals.conditions import condition_holds
@@ -186,7 +186,7 @@ def _answer(asked: Asked, bound: _Bound, *, now: datetime) -> Answer:
     use = ApprovalUse.objects.filter(session_id=asked.session_id, op=asked.op).select_related("grant__request").first()
     if use is not None:
         return _answer_again(use, asked)
-    if effective_policy(asked.agent.tenant_id).version != asked.decision.policy_version:
+    if effective_version(asked.agent.tenant_id) != asked.decision.policy_version:
         raise AskRefused("the policy has changed since this was decided", "Send it again: it is then decided anew.")
     given = _take_use(asked, bound, now=now)
     if given is not None:

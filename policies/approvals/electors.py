@@ -55,6 +55,11 @@ class Standing:
     tally: Tally
     electors: tuple[frozenset[UUID], ...]
 
+    @property
+    def stage(self) -> int:
+        """The stage that is asked now, or was last."""
+        return min(self.tally.stage, len(self.electors) - 1)
+
 
 def electorate_of(tenant_id: UUID) -> Electorate:
     """In its scope."""
@@ -107,8 +112,8 @@ def objection_to(request: ApprovalRequest, user_id: UUID, electorate: Electorate
     if request.votes.filter(user=user_id).exclude(verdict=Verdict.BREAK_GLASS).exists():
         return "you have voted, and one person is one vote"
     standing = standing_of(request, electorate)
-    stage = standing.tally.stage
-    if standing.tally.is_passed or user_id in standing.electors[stage]:
+    stage = standing.stage
+    if user_id in standing.electors[stage]:
         return None
     name = terms.stages[stage].name
     return f"it is in stage {stage + 1}{f' ({name})' if name else ''}, which asks others"

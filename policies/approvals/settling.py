@@ -24,7 +24,7 @@ from django_scopes import scope
 from accounts.models import User
 from controlplane.ledger.actions import append_entry
 from controlplane.tenancy import every_tenant
-from policies.access import effective_policy
+from policies.access import effective_version
 from policies.approvals import signals
 from policies.approvals.electors import Standing, electorate_of, standing_of
 from policies.approvals.models import (
@@ -206,7 +206,7 @@ def end_outdated_grants(*, now: datetime) -> None:
     """In a tenant's scope: end the grants that another version of the policy was behind."""
     open_grants = ApprovalGrant.objects.filter(ended_at=None, expires_at__gt=now)
     for tenant_id in set(open_grants.order_by().values_list("tenant_id", flat=True)):
-        version = effective_policy(tenant_id).version
+        version = effective_version(tenant_id)
         for given in open_grants.filter(tenant=tenant_id).exclude(policy_version=version).exclude(uses_left=0):
             with transaction.atomic():
                 end_grant(given, reason="the policy has changed", acting_user=None, now=now)
@@ -297,7 +297,7 @@ def _grant_of(
 
 
 def _is_outdated(request: ApprovalRequest) -> bool:
-    return effective_policy(request.tenant_id).version != request.policy_version
+    return effective_version(request.tenant_id) != request.policy_version
 
 
 def _outdated(request: ApprovalRequest) -> str:
