@@ -87,6 +87,8 @@ class Question:
     on_verdict: Callable[[Verdict], None]
     ticket: ApprovalTicket | None = None
     decided: ApprovalDecided | None = None
+    #: It has passed or was refused; deferred is not decided.
+    is_decided: bool = False
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     task: asyncio.Task[None] | None = None
 
@@ -101,6 +103,7 @@ class Approvals:
         #: Decided before the ticket was looked at: the push may come right behind it.
         self._early: dict[str, ApprovalDecided] = {}
         self._previews: dict[str, Question] = {}
+        self._preview_tasks: dict[str, set[asyncio.Task[None]]] = {}
         self._previewing = asyncio.Semaphore(MAX_PREVIEWING)
         self._unsent: deque[tuple[str, str]] = deque(maxlen=MAX_UNSENT)
 
@@ -118,7 +121,9 @@ class Approvals:
         self._forget(question)
         if question.task is not None:
             question.task.cancel()
+        question.is_decided = True
         if question.ticket is not None:
+            self._previews.pop(question.ticket.approval_id, None)
             self._withdraw(question.ticket.approval_id, reason)
 
     def session_over(self, session_id: str) -> None:
@@ -126,6 +131,8 @@ class Approvals:
         gone = [key for key, question in self._previews.items() if question.intent.session_id == session_id]
         for key in gone:
             del self._previews[key]
+        for task in self._preview_tasks.pop(session_id, ()):
+            task.cancel()
 
     # ------------------------------------------------------------ for the link
 
@@ -150,7 +157,7 @@ class Approvals:
         """Somebody wants to know what an operation would touch."""
         question = self._previews.get(asked.approval_id)
         if question is None:
-            problem = "the session that asked has ended"
+            problem = "it doesn't wait any more, or its session has ended"
             self._link.approval_preview(ApprovalPreview(asked.approval_id, asked.exact, None, "", problem))
         else:
             self._start_preview(asked.approval_id, question, exact=asked.exact)
@@ -160,6 +167,9 @@ class Approvals:
     async def _run(self, question: Question) -> None:
         verdict = await self._verdict(question)
         self._forget(question)
+        question.is_decided = verdict.state is not ApprovalState.PENDING
+        if question.is_decided:
+            self._previews.pop(verdict.approval_id, None)
         question.on_verdict(verdict)
 
     async def _verdict(self, question: Question) -> Verdict:
@@ -239,10 +249,15 @@ class Approvals:
             del self._previews[next(iter(self._previews))]
 
     def _start_preview(self, approval_id: str, question: Question, *, exact: bool) -> None:
-        spawn(f"preview {approval_id}", self._preview(approval_id, question, exact=exact))
+        task = spawn(f"preview {approval_id}", self._preview(approval_id, question, exact=exact))
+        of_session = self._preview_tasks.setdefault(question.intent.session_id, set())
+        of_session.add(task)
+        task.add_done_callback(of_session.discard)
 
     async def _preview(self, approval_id: str, question: Question, *, exact: bool) -> None:
         async with self._previewing:
+            if question.is_decided:
+                return  # nobody looks at it any more
             found = await question.preview(exact)
         self._link.approval_preview(ApprovalPreview(approval_id, exact, found.rows, found.plan, found.problem))
 

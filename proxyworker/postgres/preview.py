@@ -83,10 +83,10 @@ def _problem(held: HeldOperation) -> str:
     """Why nothing may be asked about the statement."""
     facts = held.statement.facts
     kinds = {access.kind for access in held.understood.accesses}
+    if facts.statements and not facts.is_pure:
+        return "it calls functions, and asking the planner might run them"
     if facts.statements != 1 or not kinds <= _PLANNED:
         return "the planner has no estimate for such a statement"
-    if not facts.is_pure:
-        return "it calls functions, and asking the planner might run them"
     if held.has_moved:
         return "the session has changed what names lead to, so another one can't see what it would touch"
     return ""

@@ -69,6 +69,9 @@ async def connect(endpoint: TargetEndpoint, credential: UpstreamCredential, para
     except (TimeoutError, PeerGone, OSError) as error:
         _abort(handshake)
         raise TargetUnreachable(f"{type(error).__name__} while connecting") from error
+    except BaseException:  # cancelled: nobody else knows of the connection
+        _abort(handshake)
+        raise
 
 
 async def send_cancel(endpoint: TargetEndpoint, process_id: int, secret: bytes) -> None:

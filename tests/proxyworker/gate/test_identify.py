@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from unittest.mock import Mock
 
 import pytest
 
 from proxyworker.contract import MAX_CREDENTIAL_BYTES, RefusalCode, Refused, Secret, SessionGrant, TlsFacts
 from proxyworker.errors import LinkUnavailable, SessionRefused
 from proxyworker.gate import LiveSessions, Services
-from proxyworker.gate.approve import Approvals
+from proxyworker.gate.approve import ApprovalLink, Approvals
 from proxyworker.gate.content import ContentPress
 from proxyworker.gate.errors import NotAdmitted
 from proxyworker.gate.identify import identify
@@ -44,7 +45,7 @@ async def ask(link: Link, journal: Journal, credential: bytes = b"ng_token") -> 
         link=link,
         journal=journal,
         live=LiveSessions(lambda: AT),
-        approvals=Approvals(link, lambda: AT),
+        approvals=Approvals(Mock(spec=ApprovalLink), lambda: AT),
         press=press,
         clock=lambda: AT,
     )

@@ -22,8 +22,12 @@ import trustme
 import uvloop
 from scramp import ScramMechanism
 
-from policies.engine import Effect, Policy, Principal, Rule
+from policies.engine import Effect, Operation, Policy, Principal, Rule
 from proxyworker.contract import (
+    ApprovalDecided,
+    ApprovalPreview,
+    ApprovalState,
+    ApprovalTicket,
     OperationIntent,
     OperationOutcome,
     OutcomeStatus,
@@ -40,7 +44,7 @@ from proxyworker.contract import (
     TlsMode,
     UpstreamCredential,
 )
-from proxyworker.errors import SessionRefused
+from proxyworker.errors import ApprovalRefused, LinkUnavailable, SessionRefused
 from proxyworker.gate import LiveSessions, Services
 from proxyworker.gate.approve import Approvals
 from proxyworker.gate.content import ContentPress
@@ -51,6 +55,8 @@ if TYPE_CHECKING:
     from tests.plugin.embedded import TargetPostgres
 
 TOKEN = "ng_good_token"
+#: Where a person decides on an approval; its id follows.
+URL = "https://narrowgate.example/approvals/"
 #: How long a test waits for what the gate does by itself, such as closing a session.
 PATIENCE_SECONDS = 20.0
 
@@ -81,6 +87,15 @@ class RememberingJournal(Journal):
         return []
 
 
+@dataclass(frozen=True)
+class AskedApproval:
+    """A request for an approval, as it was asked."""
+
+    intent: OperationIntent
+    operation: Operation
+    digest: bytes
+
+
 @dataclass
 class ScriptedControlPlane:
     """Grants one token one target."""
@@ -94,6 +109,14 @@ class ScriptedControlPlane:
     logins: dict[str, tuple[str, bytes]] = field(default_factory=dict)
     closed: list[tuple[str, str]] = field(default_factory=list)
     asked: list[dict[str, Any]] = field(default_factory=list)
+    #: Requests for approvals by their ids, each as often as it was asked; those that are granted when asked again.
+    approvals: dict[str, list[AskedApproval]] = field(default_factory=dict)
+    granted: set[str] = field(default_factory=set)
+    standing_grants: set[bytes] = field(default_factory=set)
+    withdrawn: dict[str, str] = field(default_factory=dict)
+    previews: list[ApprovalPreview] = field(default_factory=list)
+    has_link: bool = True
+    refuses_approvals: bool = False
 
     async def open_session(
         self, *, protocol: str, target: str, credential: Secret, client_address: str, client_name: str, tls: TlsFacts
@@ -118,6 +141,29 @@ class ScriptedControlPlane:
             limits=self.limits,
             expires_at=time.time() + self.lifetime_seconds,
         )
+
+    async def request_approval(
+        self, intent: OperationIntent, *, operation: Operation, operation_sha256: bytes
+    ) -> ApprovalTicket:
+        if not self.has_link:
+            raise LinkUnavailable("there is no link")
+        if self.refuses_approvals:
+            raise ApprovalRefused(Refused(0, RefusalCode.DENIED, "there is no flow of that name"))
+        approval_id = f"approval-{intent.session_id}-{intent.op}"
+        self.approvals.setdefault(approval_id, []).append(AskedApproval(intent, operation, operation_sha256))
+        state = ApprovalState.PENDING
+        if approval_id in self.granted or operation_sha256 in self.standing_grants:
+            self.standing_grants.discard(operation_sha256)
+            state = ApprovalState.GRANTED
+        return ApprovalTicket(1, approval_id, URL + approval_id, state, "", time.time() + 600)
+
+    def withdraw_approval(self, approval_id: str, reason: str) -> bool:
+        if self.has_link:
+            self.withdrawn[approval_id] = reason
+        return self.has_link
+
+    def approval_preview(self, preview: ApprovalPreview) -> None:
+        self.previews.append(preview)
 
     async def verifier_of(self, login: str, *, client_address: str) -> Secret:
         self.asked.append({"login": login, "client_host": client_address.rpartition(":")[0]})
@@ -243,6 +289,15 @@ class RunningGate:
             return function()
 
         return asyncio.run_coroutine_threadsafe(run(), self._loop).result(PATIENCE_SECONDS)
+
+    def held(self, count: int = 1) -> list[str]:
+        """The ids of the approvals asked for, once there are that many."""
+        self.wait_for(lambda: len(self.control.approvals) >= count)
+        return list(self.control.approvals)
+
+    def decide(self, approval_id: str, state: ApprovalState, reason: str = "") -> None:
+        """As the control plane pushes it."""
+        self.call(lambda: self.approvals.decided(ApprovalDecided(approval_id, state, reason)))
 
     def wait_closed(self, count: int) -> None:
         """Return when that many sessions are closed on record."""
