@@ -25,6 +25,7 @@ from controlplane.authority import ROLE_POWERS, Power, Role
 from controlplane.ledger.models import LedgerEntry
 from controlplane.urls import router
 from policies.actions import propose_draft, save_draft
+from policies.budgets.models import Budget
 from policies.models import PolicyDraft
 from policies.notifying.actions import announce, save_channel
 from policies.notifying.models import ChatIdentity, Event, Notification, NotificationChannel
@@ -183,6 +184,9 @@ MATRIX: Final[dict[str, Row]] = {
     "GET content-segment-detail": read(Power.AUDIT),
     "GET journal-batche-list": read(Power.AUDIT),
     "GET journal-batche-detail": read(Power.AUDIT),
+    "GET budget-list": read(Power.AUDIT),
+    "GET budget-detail": read(Power.AUDIT),
+    "POST budget-reset": Row(Power.MANAGE, Power.AUDIT, 200),
     "GET kill-order-list": read(Power.AUDIT),
     "POST kill-order-list": Row(Power.MANAGE, Power.AUDIT, 201, {"scope": "tenant", "reason": "x"}),
     "GET kill-order-detail": read(Power.AUDIT),
@@ -226,6 +230,10 @@ def rows(acme: Site) -> dict[str, Any]:
         simulation = start_simulation(made["policy"], scope={}, rules=RULES, **period)
         suggestion = start_suggestion(acme.agent, **period)
         entry = LedgerEntry.objects.order_by("seq")[0]
+        limits = {"operations": 5, "rows": 0, "bytes": 0}
+        budget = Budget.objects.create(
+            tenant=acme.tenant, rule="support/few", per="day", of="rule", limits=limits, last_used_at=timezone.now()
+        )
         channel = NotificationChannel(tenant=acme.tenant, name="hook", kind="webhook", address="https://hook.example/")
         save_channel(channel, acting_user=None)
         announce(
@@ -260,6 +268,7 @@ def rows(acme: Site) -> dict[str, Any]:
         "session-refusal": made["sessionrefusal"],
         "content-segment": made["contentsegment"],
         "journal-batche": made["journalbatch"],
+        "budget": budget,
         "kill-order": kill(made["target"], reason="x", acting_user=None),
         **{name: made[name] for name in ("target", "credential", "operation")},
     }
