@@ -49,8 +49,8 @@ class Effect(StrEnum):
     FILTER = "filter"
 
 
-class Struct(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """Base of what stands in a policy's document."""
+class Struct(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True, gc=False):
+    """Base of what stands in a policy's document. None refers to itself, so the garbage collector may pass it by."""
 
 
 class Scope(Struct, frozen=True, kw_only=True):

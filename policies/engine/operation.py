@@ -105,7 +105,7 @@ GRAVE_HAZARDS: Final = frozenset(
 )  # fmt: skip
 
 
-class Access(msgspec.Struct, frozen=True, array_like=True):
+class Access(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One thing that is done to one object.
 
     `object`: for SQL `schema.name`, or `name` where the text names no schema; functions end in `()`. `columns` are
@@ -117,7 +117,7 @@ class Access(msgspec.Struct, frozen=True, array_like=True):
     columns: tuple[str, ...] = ()
 
 
-class Operation(msgspec.Struct, frozen=True, cache_hash=True):
+class Operation(msgspec.Struct, frozen=True, cache_hash=True, gc=False):
     """What the agent wants done. `template` (hex or empty) is the same for statements that differ in literals only.
 
     `hazards` are `Hazard`s. `verb` is for people: the kinds, in their order.
