@@ -7,6 +7,7 @@ WorkerError
     LinkUnavailable    no control plane now, or no answer in time: refuse, and try again later
     SessionRefused     the control plane said no to a session; carries its `Refused`
     UploadRefused      the control plane said no to a content segment
+    BudgetRefused      the control plane leases nothing of a budget
     ApprovalRefused    the control plane takes no request for this approval
 """
 
@@ -51,6 +52,14 @@ class SessionRefused(LinkError):
 
 class UploadRefused(LinkError):
     """The control plane refused a content segment."""
+
+    def __init__(self, refused: Refused) -> None:
+        super().__init__(f"{refused.code.value}: {refused.reason}")
+        self.refused = refused
+
+
+class BudgetRefused(LinkError):
+    """The control plane leases nothing. `refused.reason` may be shown to the agent."""
 
     def __init__(self, refused: Refused) -> None:
         super().__init__(f"{refused.code.value}: {refused.reason}")

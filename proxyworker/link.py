@@ -13,17 +13,19 @@ import structlog
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, WebSocketException
 
-from policies.engine import Operation, Policy
+from policies.engine import Limit, Operation, Policy
 from proxyworker.contract import (
     LINK_VERSION,
     MAX_FRAME_BYTES,
     Ack,
+    Amounts,
     AppendRecords,
     ApprovalDecided,
     ApprovalPreview,
     ApprovalState,
     ApprovalTicket,
     AskPreview,
+    BudgetLease,
     Challenge,
     CloseSession,
     ContractError,
@@ -38,6 +40,7 @@ from proxyworker.contract import (
     RequestApproval,
     RequestUpload,
     RequestVerifier,
+    ReserveBudget,
     Revoke,
     Secret,
     SessionGrant,
@@ -50,6 +53,7 @@ from proxyworker.contract import (
 )
 from proxyworker.errors import (
     ApprovalRefused,
+    BudgetRefused,
     IdentityError,
     LinkError,
     LinkUnavailable,
@@ -82,7 +86,7 @@ FIRST_RETRY_SECONDS: Final = 0.5
 MAX_RETRY_SECONDS: Final = 30.0
 
 _log = structlog.get_logger(__name__)
-Answer = SessionGrant | LoginVerifier | Ack | UploadTicket | ApprovalTicket | Refused
+Answer = SessionGrant | LoginVerifier | Ack | UploadTicket | ApprovalTicket | BudgetLease | Refused
 F = TypeVar("F", bound=FromControlPlane)
 
 
@@ -245,6 +249,36 @@ class Link:
         if isinstance(answer, Refused):
             raise ApprovalRefused(answer)
         return _expect(ApprovalTicket, answer)
+
+    async def reserve_budget(
+        self,
+        *,
+        session_id: str,
+        rule: str,
+        limit: Limit,
+        lease_id: str,
+        period_start: float,
+        used: Amounts,
+        wanted: Amounts,
+    ) -> BudgetLease:
+        """Lease a part of a budget; the caller bounds the wait. Raises `BudgetRefused` or `LinkUnavailable`."""
+
+        def question(request_id: int) -> ReserveBudget:
+            return ReserveBudget(
+                request_id=request_id,
+                session_id=session_id,
+                rule=rule,
+                limit=limit,
+                lease_id=lease_id,
+                period_start=period_start,
+                used=used,
+                wanted=wanted,
+            )
+
+        answer = await self._ask(question)
+        if isinstance(answer, Refused):
+            raise BudgetRefused(answer)
+        return _expect(BudgetLease, answer)
 
     def withdraw_approval(self, approval_id: str, reason: str) -> bool:
         """Say that nobody waits for this approval any more. False: there is no link to say it over."""

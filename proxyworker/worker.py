@@ -23,6 +23,7 @@ from proxyworker.gate.approve import Approvals
 from proxyworker.gate.content import ContentPress
 from proxyworker.gate.listener import Listener
 from proxyworker.gate.live import LiveSessions
+from proxyworker.gate.meter import Budgets
 from proxyworker.gate.services import Services
 from proxyworker.identity import Identity
 from proxyworker.journal import Journal, JournalFailed
@@ -70,6 +71,7 @@ class Worker:
         )
         self._live = LiveSessions(time.time)
         self._approvals = Approvals(self._link, time.time)
+        self._budgets = Budgets(self._link, time.time)
         self._press = ContentPress()
         self._journal.on_failure.append(self._on_journal_failure)
         self._link.on_welcome = self._shipper.welcomed
@@ -92,6 +94,7 @@ class Worker:
             journal=self._journal,
             live=self._live,
             approvals=self._approvals,
+            budgets=self._budgets,
             press=self._press,
             clock=time.time,
         )
@@ -106,6 +109,7 @@ class Worker:
             await self._stop.wait()
             _log.info("stopping", sessions=self._live.count)
             await self._end_sessions(listener)
+            await self._budgets.close()
             await self._drain()
         finally:
             for task in (shipper, link):

@@ -25,6 +25,8 @@ class Pressure(IntEnum):
     PIPELINE = 8
     #: What comes next can't be understood before an answer that is under way.
     BARRIER = 16
+    #: What is left of a limit isn't known.
+    BUDGET = 32
 
 
 class Valve:

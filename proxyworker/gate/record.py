@@ -37,6 +37,7 @@ from proxyworker.journal import ContentPiece, Journal, JournalError
 
 if TYPE_CHECKING:
     from policies.engine import Decision, Operation
+    from proxyworker.gate.meter import Charge
 
 #: Raw content of one session on its way through the press: above it the target is not read.
 PRESS_HIGH_BYTES: Final = 4 * 1024 * 1024
@@ -54,8 +55,8 @@ class RecordedOperation:
     """An operation between its intent and its outcome. A protocol fills in what it learns."""
 
     __slots__ = (
-        "columns", "error_code", "error_message", "intent", "is_finished", "number", "on_recorded", "on_secured",
-        "outstanding", "position", "pressing", "rows", "sent", "shown", "started_ns", "status", "tags",
+        "charge", "columns", "error_code", "error_message", "intent", "is_finished", "number", "on_recorded",
+        "on_secured", "outstanding", "position", "pressing", "rows", "sent", "shown", "started_ns", "status", "tags",
     )  # fmt: skip
 
     def __init__(self, session_id: str, number: int, started_ns: int) -> None:
@@ -69,6 +70,8 @@ class RecordedOperation:
         self.rows = 0
         self.tags: list[str] = []
         self.columns: tuple[str, ...] = ()
+        #: What limits it takes from; None: from none.
+        self.charge: Charge | None = None
         self.error_code = ""
         self.error_message = ""
         self.shown = ContentStream(session_id, number, Direction.TO_AGENT)

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from proxyworker.gate.approve import Approvals
     from proxyworker.gate.content import ContentPress
     from proxyworker.gate.live import LiveSessions
+    from proxyworker.gate.meter import Budgets
     from proxyworker.journal import Journal
 
 
@@ -44,5 +45,6 @@ class Services:
     journal: Journal
     live: LiveSessions
     approvals: Approvals
+    budgets: Budgets
     press: ContentPress
     clock: Callable[[], float]

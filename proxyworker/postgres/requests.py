@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Final
 from policies.engine import Access, Effect, Kind, Operation
 from policies.engine.operation import NOTHING, UNRESOLVED
 from proxyworker.contract import OutcomeStatus
-from proxyworker.postgres.errors import INSUFFICIENT_PRIVILEGE, PROGRAM_LIMIT_EXCEEDED
+from proxyworker.gate.meter import Exhausted, Waiting
+from proxyworker.postgres.errors import INSUFFICIENT_PRIVILEGE, LIMIT_EXCEEDED, PROGRAM_LIMIT_EXCEEDED
 from proxyworker.postgres.held import HeldOperation, SessionState, combined, executed_by, refusal_of
 from proxyworker.postgres.names import UNNAMED, Names, Statement
 from proxyworker.postgres.pipeline import NOT_EXECUTED, Expected, Pipeline, Step
@@ -23,6 +24,7 @@ from proxyworker.wire.postgres.errors import MalformedMessage
 if TYPE_CHECKING:
     from policies.engine import Decision
     from proxyworker.gate.decide import Decider
+    from proxyworker.gate.meter import Charge, Meter
     from proxyworker.gate.record import RecordedOperation, SessionRecorder
 
 #: Sent behind a message whose answer decides how the next one is understood: the target answers at once.
@@ -52,15 +54,26 @@ class Requests:
     `is_at_barrier`: what comes next can't be understood before the last step is answered; then `on_barrier_over`.
     `held`: the message taken last needs an approval. It was dropped; once the approval is decided (`HeldOperation`),
     the owner has it taken again, as the next one.
+    `waits_for_budget`: it isn't known what is left of a limit. The message taken last was dropped; `on_barrier_over`
+    says when the owner may have it taken again. `on_charged` hears of operations that are under limits.
     """
 
     def __init__(
-        self, *, recorder: SessionRecorder, decider: Decider, pipeline: Pipeline, on_barrier_over: Callable[[], None]
+        self,
+        *,
+        recorder: SessionRecorder,
+        decider: Decider,
+        meter: Meter,
+        pipeline: Pipeline,
+        on_barrier_over: Callable[[], None],
+        on_charged: Callable[[RecordedOperation], None],
     ) -> None:
         self._recorder = recorder
         self._decider = decider
+        self._meter = meter
         self._pipeline = pipeline
         self._on_barrier_over = on_barrier_over
+        self._on_charged = on_charged
         self._names = Names()
         self._state = SessionState()
         self._granted_portals: dict[bytes, str] = {}
@@ -70,6 +83,7 @@ class Requests:
         self._is_refusing = False
         self.has_write = False
         self.is_at_barrier = False
+        self.waits_for_budget = False
         self.is_over = False
         self._handlers: dict[int, Callable[[bytes, int, int], bool]] = {
             frontend.QUERY: self._query,
@@ -281,12 +295,21 @@ class Requests:
     def _admit(
         self, kind: str, statement: Statement, *, is_simple: bool, parameters: Values = (), granted_under: str = ""
     ) -> RecordedOperation | None:
-        """Begin an operation that may pass. None: it was refused, or is held now.
+        """Begin an operation that may pass. None: it was refused, is held now, or has to wait for what limits leave.
 
         `granted_under`: the version under which it was approved already, as a part of another operation.
         """
         facts, decision = self._decide(statement)
-        held, self.held = self.held, None
+        held = self.held
+        charge: Charge | Exhausted | None = None
+        if decision.obligations and _may_pass_now(decision, held, granted_under) and not _is_free(facts.operation):
+            found = self._meter.admit(decision.obligations)
+            if isinstance(found, Waiting):
+                self.waits_for_budget = True
+                found.then(self._budget_known)
+                return None
+            charge = found
+        self.held = None
         operation = (
             held.operation
             if held is not None
@@ -319,9 +342,19 @@ class Requests:
                 has_moved=self._state.has_moved,
             )
             return None
+        if isinstance(charge, Exhausted):
+            self._refuse(operation, is_simple=is_simple, code=LIMIT_EXCEEDED, message=charge.message, hint=charge.hint)
+            return None
+        if charge is not None:
+            operation.charge = charge
+            self._on_charged(operation)
         self._state.passed(statement)
         self.has_write = self.has_write or not facts.is_read
         return operation
+
+    def _budget_known(self) -> None:
+        self.waits_for_budget = False
+        self._on_barrier_over()
 
     def _deny(self, operation: RecordedOperation, decision: Decision, *, is_simple: bool) -> None:
         self._refuse(
@@ -375,6 +408,20 @@ class Requests:
     def _claim(self, loose: _LooseParse, operation: RecordedOperation) -> None:
         for expected in loose.steps:
             self._pipeline.attach(expected, operation)
+
+
+def _is_free(operation: Operation) -> bool:
+    """Nobody is kept from ending a transaction, nor pays for it."""
+    return all(access.kind == Kind.TRANSACTION for access in operation.accesses)
+
+
+def _may_pass_now(decision: Decision, held: HeldOperation | None, granted_under: str) -> bool:
+    """Whether nothing but limits stands against the operation: only then are they charged."""
+    if decision.effect is Effect.DENY:
+        return False
+    if held is not None and held.verdict is not None:
+        return refusal_of(held.verdict, asked=held.operation.intent.decision, now=decision) is None
+    return decision.effect is Effect.ALLOW or granted_under == decision.policy_version
 
 
 def _worth_recording(operation: Operation) -> Operation | None:

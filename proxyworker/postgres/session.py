@@ -10,7 +10,7 @@ is decided (`gate.approve`). Everything that ends a session ends it here.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from enum import Enum
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -25,6 +25,7 @@ from proxyworker.gate.forward import Pressure, Side, Valve, bound_write_buffer
 from proxyworker.gate.record import RecordedOperation, SessionRecorder
 from proxyworker.gate.release import Held, ReleaseQueue
 from proxyworker.net.tasks import spawn
+from proxyworker.postgres.cuts import Cuts, Edited
 from proxyworker.postgres.errors import (
     ADMIN_SHUTDOWN,
     CONNECTION_FAILURE,
@@ -106,8 +107,20 @@ class PostgresSession:
         self._recorder = recorder
         self._pipeline = Pipeline(upstream.transaction_status)
         self._decider = Decider(grant, services.clock)
+        self._cuts = Cuts(
+            self._pipeline,
+            unfinished=lambda: self._target_frames.run_left,
+            cancel=self._cancel_target,
+            on_known=self._budget_known,
+            fail=self._fail,
+        )
         self._requests = Requests(
-            recorder=recorder, decider=self._decider, pipeline=self._pipeline, on_barrier_over=self._barrier_over
+            recorder=recorder,
+            decider=self._decider,
+            meter=services.budgets.meter(grant),
+            pipeline=self._pipeline,
+            on_barrier_over=self._barrier_over,
+            on_charged=self._cuts.begin,
         )
         self._agent_frames = FrameScanner(bytes((frontend.COPY_DATA,)), grant.limits.max_statement_bytes)
         self._agent_gathered = Gathered()
@@ -115,6 +128,8 @@ class PostgresSession:
         self._backlog_bound_bytes = 0
         self._backlog = bytearray()
         self._question: Question | None = None
+        #: Operations under limits that were shown something by the read that is being looked at.
+        self._charged: list[RecordedOperation] = []
         self._target_frames = FrameScanner(bytes((backend.DATA_ROW, backend.COPY_DATA)), MAX_TARGET_MESSAGE_BYTES)
         self._target_gathered = Gathered()
         self._to_target = ReleaseQueue(
@@ -276,7 +291,7 @@ class PostgresSession:
     @property
     def _is_holding(self) -> bool:
         held = self._requests.held
-        return held is not None and held.is_waiting
+        return self._requests.waits_for_budget or (held is not None and held.is_waiting)
 
     def _ask_if_idle(self) -> None:
         """Ask for the approval of what is held, once everything before it is answered."""
@@ -333,7 +348,7 @@ class PostgresSession:
         """The session ends: what is held is not executed, and nobody needs to decide on it any more."""
         self._services.approvals.session_over(self.session_id)
         held, question = self._requests.held, self._question
-        if held is None or not held.is_waiting:
+        if held is None or not self._is_holding:
             return
         held.operation.fail(QUERY_CANCELED, f"not executed: {reason}")
         held.operation.status = OutcomeStatus.DENIED
@@ -370,8 +385,25 @@ class PostgresSession:
         if frames.oversized:
             raise TargetBrokeProtocol("a message that is too long")
         consumed = frames.consumed
-        injected: list[bytes] | None = None
-        copied = 0
+        out = self._shown_of(spans, data, consumed)
+        if self._state is _State.CLOSED:
+            return
+        self._target_gathered.keep(data[consumed:], frames.needed)
+        self._release(out)
+        if self._charged:
+            charged, self._charged = self._charged, []
+            self._target_valve.set(Pressure.BUDGET, on=self._cuts.settle(charged))
+        if pipeline.is_idle and pipeline.transaction_status == backend.IDLE:
+            self._requests.transaction_ended()
+        if self._is_holding:
+            self._ask_if_idle()
+        if not pipeline.is_full:
+            self._agent_valve.set(Pressure.PIPELINE, on=False)
+
+    def _shown_of(self, spans: Iterable[tuple[int, int, int, int]], data: bytes, consumed: int) -> bytes:
+        """Match the messages with what was asked, and record what the agent is shown: they, and what we say instead."""
+        pipeline = self._pipeline
+        edited: Edited | None = None
         shown_from = 0
         shown_for: RecordedOperation | None = None
         for kind, start, end, count in spans:
@@ -384,24 +416,24 @@ class PostgresSession:
             if operation is None:
                 shown_from = end
                 self._show_aside(kind, data, start, end)
+            elif operation.charge is not None:
+                instead = self._cuts.instead_of(operation, kind, data, start, end, count=count)
+                if instead is not None:
+                    self._show(operation, data, shown_from, start)
+                    self._recorder.shown(operation, instead)
+                    edited = edited or Edited(data)
+                    edited.put(start, end, instead)
+                    shown_from = end
+                    if kind != backend.ERROR_RESPONSE:
+                        continue
             pipeline.answer(kind, data, start, end, count)
             if pipeline.refusals and (said := self._take_refusals()):
-                injected = [] if injected is None else injected
-                injected += (data[copied:end], said)
-                copied = end
+                edited = edited or Edited(data)
+                edited.put(end, end, said)
         self._show(shown_for, data, shown_from, consumed)
-        self._target_gathered.keep(data[consumed:], frames.needed)
-        if injected is not None:
-            out = b"".join((*injected, data[copied:consumed]))
-        else:
-            out = data if consumed == len(data) else data[:consumed]
-        self._release(out)
-        if pipeline.is_idle and pipeline.transaction_status == backend.IDLE:
-            self._requests.transaction_ended()
-        if self._is_holding:
-            self._ask_if_idle()
-        if not pipeline.is_full:
-            self._agent_valve.set(Pressure.PIPELINE, on=False)
+        if edited is not None:
+            return edited.until(consumed)
+        return data if consumed == len(data) else data[:consumed]
 
     def _error_ahead(self, data: bytes, start: int, end: int) -> None:
         if self._pipeline.is_at_sync and self._pipeline.current is None:
@@ -418,6 +450,14 @@ class PostgresSession:
         if operation is None or start == end or self._state is not _State.OPEN:
             return
         self._recorder.shown(operation, data if end - start == len(data) else data[start:end])
+        if operation.charge is not None:
+            operation.charge.bytes += end - start
+            self._charged.append(operation)
+
+    def _budget_known(self, operation: RecordedOperation) -> None:
+        """It was asked what is left of a limit that a running statement has come to."""
+        if self._state is _State.OPEN:
+            self._target_valve.set(Pressure.BUDGET, on=self._cuts.settle([operation]))
 
     def _release(self, data: bytes) -> None:
         """Put the answer on its way: behind the outcomes of the operations that it ends, and behind every intent."""
@@ -431,6 +471,8 @@ class PostgresSession:
 
     def _finish_operations(self) -> list[RecordedOperation]:
         finished, self._pipeline.finished = self._pipeline.finished, []
+        for operation in finished:
+            self._cuts.over(operation)
         return [operation for operation in finished if not self._recorder.finish(operation)]
 
     @staticmethod
@@ -540,7 +582,7 @@ class PostgresSession:
         self._let_go(reason)
         self._state = _State.DRAINING
         self._to_agent.shut()
-        self._target_valve.set(Pressure.TRANSPORT | Pressure.RELEASE, on=False)
+        self._target_valve.set(Pressure.TRANSPORT | Pressure.RELEASE | Pressure.BUDGET, on=False)
         self._to_target.put(frontend.TERMINATE_MESSAGE, 0)
         self._agent.close()
         self._drain_timer = self._loop.call_later(DRAIN_SECONDS, self._drain_over)
@@ -571,6 +613,7 @@ class PostgresSession:
         self._state = _State.CLOSED
         if self._drain_timer is not None:
             self._drain_timer.cancel()
+        self._cuts.close()
         try:
             self._recorder.close(
                 reason, lambda position: self._services.journal.when_durable(position, self._record_closed)

@@ -7,7 +7,7 @@ cdef class FrameScanner:
     cdef Py_ssize_t _run_b
     cdef Py_ssize_t _max_frame_bytes
     cdef Py_ssize_t _run_type
-    cdef Py_ssize_t _run_left
+    cdef readonly Py_ssize_t run_left
     cdef readonly Py_ssize_t consumed
     cdef readonly Py_ssize_t needed
     cdef readonly Py_ssize_t oversized

@@ -35,7 +35,8 @@ class FrameScanner:
         self._run_b = run_types[-1]
         self._max_frame_bytes = max_frame_bytes
         self._run_type = 0
-        self._run_left = 0
+        #: How much of the last frame of a run is still to come.
+        self.run_left = 0
         #: After `scan`: how much of the buffer the spans cover. The caller puts the rest in front of the next buffer.
         self.consumed = 0
         #: After `scan`: the least length of the buffer (from `consumed` on) with which another span can be found.
@@ -46,7 +47,7 @@ class FrameScanner:
 
     def forget_run(self) -> None:
         """Scan the rest of the last buffer anew: a run that reached beyond it has not been passed after all."""
-        self._run_left = 0
+        self.run_left = 0
 
     def scan(  # noqa: C901, PLR0912, PLR0915 - one loop over the bytes; calls inside it would cost more than the rest
         self, data: bytes
@@ -63,16 +64,16 @@ class FrameScanner:
         run_type = 0
         run_start = 0
         run_frames = 0
-        if self._run_left > 0:
+        if self.run_left > 0:
             run_type = self._run_type
-            if self._run_left > size:
-                self._run_left -= size
+            if self.run_left > size:
+                self.run_left -= size
                 self.consumed = size
                 if size > 0:
                     spans.append((run_type, 0, size, 0))
                 return spans
-            at = self._run_left
-            self._run_left = 0
+            at = self.run_left
+            self.run_left = 0
         while size - at >= 5:
             kind = data[at]
             b0 = data[at + 1]
@@ -93,7 +94,7 @@ class FrameScanner:
                 run_frames += 1
                 if end > size:
                     self._run_type = kind
-                    self._run_left = end - size
+                    self.run_left = end - size
                     at = size
                     break
                 at = end

@@ -14,6 +14,7 @@ from proxyworker.gate.approve import ApprovalLink, Approvals
 from proxyworker.gate.content import ContentPress
 from proxyworker.gate.errors import NotAdmitted
 from proxyworker.gate.identify import identify
+from proxyworker.gate.meter import BudgetLink, Budgets
 from proxyworker.journal import Journal, JournalFailed
 from tests.proxyworker.records import AT
 
@@ -46,6 +47,7 @@ async def ask(link: Link, journal: Journal, credential: bytes = b"ng_token") -> 
         journal=journal,
         live=LiveSessions(lambda: AT),
         approvals=Approvals(Mock(spec=ApprovalLink), lambda: AT),
+        budgets=Budgets(Mock(spec=BudgetLink), lambda: AT),
         press=press,
         clock=lambda: AT,
     )

@@ -28,6 +28,7 @@ from proxyworker.contract import (
     ApprovalPreview,
     ApprovalState,
     ApprovalTicket,
+    BudgetLease,
     OperationIntent,
     OperationOutcome,
     OutcomeStatus,
@@ -48,8 +49,10 @@ from proxyworker.errors import ApprovalRefused, LinkUnavailable, SessionRefused
 from proxyworker.gate import LiveSessions, Services
 from proxyworker.gate.approve import Approvals
 from proxyworker.gate.content import ContentPress
+from proxyworker.gate.meter import Budgets
 from proxyworker.journal import ContentPiece, Journal
 from proxyworker.postgres import serve
+from tests.proxyworker.budgets import CountedBudgets
 
 if TYPE_CHECKING:
     from tests.plugin.embedded import TargetPostgres
@@ -115,6 +118,8 @@ class ScriptedControlPlane:
     standing_grants: set[bytes] = field(default_factory=set)
     withdrawn: dict[str, str] = field(default_factory=dict)
     previews: list[ApprovalPreview] = field(default_factory=list)
+    #: What counts the limits.
+    budgets: CountedBudgets = field(default_factory=CountedBudgets)
     has_link: bool = True
     refuses_approvals: bool = False
 
@@ -156,6 +161,11 @@ class ScriptedControlPlane:
             self.standing_grants.discard(operation_sha256)
             state = ApprovalState.GRANTED
         return ApprovalTicket(1, approval_id, URL + approval_id, state, "", time.time() + 600)
+
+    async def reserve_budget(self, **asked: Any) -> BudgetLease:
+        if not self.has_link:
+            raise LinkUnavailable("there is no link")
+        return self.budgets.reserve(**asked)
 
     def withdraw_approval(self, approval_id: str, reason: str) -> bool:
         if self.has_link:
@@ -252,7 +262,13 @@ class RunningGate:
         press = ContentPress()
         self.approvals = Approvals(self.control, time.time)
         self.services = Services(
-            link=self.control, journal=journal, live=live, approvals=self.approvals, press=press, clock=time.time
+            link=self.control,
+            journal=journal,
+            live=live,
+            approvals=self.approvals,
+            budgets=Budgets(self.control, time.time),
+            press=press,
+            clock=time.time,
         )
         listener = await serve(
             listen=("127.0.0.1", 0), tls=self._tls, certificate=self.certificate, services=self.services

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
+from unittest.mock import Mock
 
 import pytest
 
@@ -27,6 +28,7 @@ from proxyworker.contract import (
     UpstreamCredential,
 )
 from proxyworker.gate.decide import Decider
+from proxyworker.gate.meter import BudgetLink, Budgets
 from proxyworker.gate.record import SessionRecorder
 from proxyworker.postgres.names import TooManyNames
 from proxyworker.postgres.pipeline import NOT_EXECUTED, Pipeline
@@ -101,8 +103,10 @@ class Play:
         self.requests = Requests(
             recorder=self._recorder,
             decider=self.decider,
+            meter=Budgets(Mock(spec=BudgetLink), lambda: AT).meter(grant),
             pipeline=self.pipeline,
             on_barrier_over=self._count_barrier,
+            on_charged=lambda _: pytest.fail("there is no limit"),
         )
 
     def _count_barrier(self) -> None:
