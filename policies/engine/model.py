@@ -144,12 +144,13 @@ class Mask(Struct, frozen=True, kw_only=True):
 
 
 class Rule(Scope, frozen=True, kw_only=True):
-    """Scope × operations, and what is said of them. What is empty is not asked, with three exceptions.
+    """Scope × operations, and what is said of them. What is empty is not asked, with the exceptions below.
 
-    `operations`: kinds (`operation.Kind`; `http:*` is a pattern); empty is all but `unknown`. `objects` and `columns`
-    are patterns; an allowing rule must cover all that the access touches, any other rule matches by one of them.
-    `hazards`: an allowing rule covers those it names (`*`: all), empty is all but `GRAVE_HAZARDS`; another rule that
-    names some matches operations with one of them. `condition` is in CEL. `within`: the policy's own scope.
+    A rule that restricts, which is each effect but ALLOW, applies to what it touches; ALLOW and REQUIRE_APPROVAL let
+    pass what they cover. `operations`: kinds (`operation.Kind`; `http:*` is a pattern); with none, all but `unknown`
+    are covered. `objects` and `columns` are patterns: to cover, they must take in all of the access, to touch, some of
+    it. `hazards`: those named are covered (`*`: all), with none all but `GRAVE_HAZARDS`; a rule that restricts and
+    names some touches operations with one of them. `condition` is in CEL. `within`: the policy's own scope.
     """
 
     name: str

@@ -81,14 +81,12 @@ class SessionPolicy:
         """Windows open and close at full minutes; what was decided holds while none of them did."""
         if minute == self._minute:
             return
-        changed = False
-        for ready in self._windowed:
-            is_open = ready.window is None or ready.window.is_open(minute)
-            changed |= is_open is not ready.is_open
-            ready.is_open = is_open
-        self._minute = minute
-        if changed:
+        are_open = [ready.window is None or ready.window.is_open(minute) for ready in self._windowed]
+        if are_open != [ready.is_open for ready in self._windowed]:
             self._cache.clear()
+            for ready, is_open in zip(self._windowed, are_open, strict=True):
+                ready.is_open = is_open
+        self._minute = minute
 
     def _admit(self, party: Party) -> Decision:
         for ready in party.rules:
