@@ -50,6 +50,9 @@ MAX_PLAN_CHARACTERS: Final = 64 * 1024
 #: What PostgreSQL's text can't hold, and what stands for it: as in the record's index.
 _NUL: Final = "\x00"
 _NUL_SHOWN: Final = "␀"
+_PREVIEW_FIELDS: Final = (
+    "preview_at", "preview_was_exact", "preview_rows", "preview_plan", "preview_problem", "updated_at"
+)  # fmt: skip
 _NARROWEST_FIRST: Final = {Scope.ONCE: 0, Scope.TEMPLATE: 1, Scope.WINDOW: 2}
 
 
@@ -118,18 +121,17 @@ def withdraw(approval_id: UUID, *, worker_id: UUID, reason: str, now: datetime) 
 def keep_preview(
     approval_id: UUID, *, worker_id: UUID, is_exact: bool, rows: int | None, plan: str, problem: str, now: datetime
 ) -> None:
-    """What the worker found out. A count is not replaced by an estimate. In its scope."""
-    requests = ApprovalRequest.objects.filter(pk=approval_id, worker=worker_id)
-    if not is_exact:
-        requests = requests.filter(preview_was_exact=False)
-    requests.update(
-        preview_at=now,
-        preview_was_exact=is_exact,
-        preview_rows=rows,
-        preview_plan=_plain(plan[:MAX_PLAN_CHARACTERS]),
-        preview_problem=_plain(problem[:500]),
-        updated_at=now,
-    )
+    """What the worker found out. What tells less than what is there changes nothing. In its scope."""
+    with transaction.atomic():
+        if not ApprovalRequest.objects.filter(pk=approval_id, worker=worker_id).exists():
+            return
+        locked = lock(approval_id)
+        if _tells_less(locked, is_exact=is_exact, rows=rows):
+            return
+        locked.preview_at, locked.preview_was_exact, locked.preview_rows = now, is_exact, rows
+        locked.preview_plan = _plain(plan[:MAX_PLAN_CHARACTERS])
+        locked.preview_problem = _plain(problem[:500])
+        locked.save(update_fields=_PREVIEW_FIELDS)  # not an update: whoever looks at it is woken by the save
 
 
 def take_decision(approval_id: UUID, *, worker_id: UUID, now: datetime) -> Answer | None:
@@ -350,6 +352,14 @@ def _write(asked: Asked, bound: _Bound, *, now: datetime) -> ApprovalRequest:
         expires_at=expires_at,
         escalates_at=None if escalation is None else now + timedelta(seconds=escalation.after_seconds),
     )
+
+
+def _tells_less(locked: ApprovalRequest, *, is_exact: bool, rows: int | None) -> bool:
+    """An estimate after a count; or, of a count asked of several processes, that one of them couldn't."""
+    if locked.preview_at is None or not locked.preview_was_exact:
+        return False
+    is_answered = locked.preview_asked_at is None or locked.preview_at >= locked.preview_asked_at
+    return not is_exact or (rows is None and locked.preview_rows is not None and is_answered)
 
 
 def _is_cut(asked: Asked) -> bool:

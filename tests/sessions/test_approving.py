@@ -313,7 +313,11 @@ async def test_a_preview_is_asked_for_once_and_what_comes_is_kept(acme: Site) ->
         await run(acme, want_count)
         assert await worker.receive(AskPreview) == AskPreview(ticket.approval_id, exact=True)
         await worker.send(ApprovalPreview(ticket.approval_id, exact=True, rows=94, plan="", problem=""))
-        await worker.send(ApprovalPreview(ticket.approval_id, exact=False, rows=1, plan="", problem=""))
+        for less in (
+            ApprovalPreview(ticket.approval_id, exact=False, rows=1, plan="", problem=""),
+            ApprovalPreview(ticket.approval_id, exact=True, rows=None, plan="", problem="the session has ended"),
+        ):
+            await worker.send(less)
         await run(acme, decide(acme, ticket))
         await worker.receive(ApprovalDecided)  # and not one more AskPreview
     request = await run(acme, lambda: ApprovalRequest.objects.get(pk=ticket.approval_id))
