@@ -325,6 +325,18 @@ SPECTACULAR_SETTINGS = {
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "COMPONENT_SPLIT_REQUEST": True,
+    # Fields of one name with different choices.
+    "ENUM_NAME_OVERRIDES": {
+        "ApprovalStateEnum": "policies.approvals.models.ApprovalState",
+        "DraftStateEnum": "policies.models.DraftState",
+        "SimulationStateEnum": "policies.simulation.models.RunState",
+        "NotificationStateEnum": "policies.notifying.models.NotificationState",
+        "NotificationEventEnum": "policies.notifying.models.Event",
+        "SessionStateEnum": "sessions.models.SessionState",
+        "GrantScopeEnum": "policies.approvals.models.Scope",
+        "KillStateEnum": "sessions.killing.models.KillState",
+        "KillScopeEnum": "sessions.killing.models.KillScope",
+    },
 }
 
 #: Shade → colour: the teal of Tailwind's palette.

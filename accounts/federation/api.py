@@ -70,7 +70,7 @@ class IdentityProviderSerializer(TenantModelSerializer):
         return IdentityProvider.objects.select_related("tenant").get(pk=row.pk)
 
 
-class FindingSerializer(serializers.Serializer[Any]):
+class CheckFindingSerializer(serializers.Serializer[Any]):
     """One thing that the test looked at."""
 
     is_good = serializers.BooleanField()
@@ -97,12 +97,12 @@ class IdentityProviderViewSet(mixins.DestroyModelMixin, EditableTenantViewSet):
         """By the action."""
         actions.delete_provider(instance, acting_user=cast("User", self.acting_user))
 
-    @extend_schema(request=None, responses=FindingSerializer(many=True), filters=False)
+    @extend_schema(request=None, responses=CheckFindingSerializer(many=True), filters=False)
     @action(detail=True, methods=["post"], url_path="test", pagination_class=None, filter_backends=[])
     def test(self, request: Request, **_: Any) -> Response:  # noqa: ARG002  # DRF's signature
         """Ask the provider, and say what is right with it and what is wrong."""
         findings = check_provider(self.get_object(), now=timezone.now())
-        return Response(FindingSerializer(findings, many=True).data)
+        return Response(CheckFindingSerializer(findings, many=True).data)
 
 
 ROUTES: Final = (("identity-providers", IdentityProviderViewSet),)

@@ -16,7 +16,7 @@ from controlplane.api import TenantSlugField, TenantViewSet
 from controlplane.authority import Power
 from sessions.killing import actions
 from sessions.killing.access import find_subject, killed_sessions
-from sessions.killing.models import MAX_REASON_CHARACTERS, KilledSession, KillOrder, KillScope, with_progress
+from sessions.killing.models import MAX_REASON_CHARACTERS, KilledSession, KillOrder, KillScope, KillState, with_progress
 
 #: As many of an order's sessions as one answer tells of, the living and the slowest first.
 MAX_SESSIONS_TOLD: Final = 500
@@ -44,7 +44,7 @@ class KillOrderSerializer(serializers.ModelSerializer[KillOrder]):
     subject = serializers.CharField(source="subject_name", read_only=True)
     ordered_by = serializers.StringRelatedField[Any](read_only=True)
     lifted_by = serializers.StringRelatedField[Any](read_only=True)
-    state = serializers.ChoiceField(choices=("dead", "waiting"), read_only=True)
+    state = serializers.ChoiceField(choices=KillState.choices, read_only=True)
     alive = serializers.IntegerField(read_only=True)
     seconds_to_dead = serializers.FloatField(read_only=True, allow_null=True)
     is_in_force = serializers.BooleanField(read_only=True)
