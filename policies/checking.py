@@ -10,6 +10,7 @@ from django.utils import timezone
 from accounts.models import Agent, OidcTrust
 from policies.access import describe_target
 from policies.approvals.access import flows_with_approvers
+from policies.budgets.checking import findings_of_limits
 from policies.documents import PolicyDocument, check_document, parse_document
 from policies.engine import PolicyError
 from policies.engine.check import Finding, Known, check_policy
@@ -26,7 +27,7 @@ def findings_of(tenant_id: UUID, data: Any) -> list[Finding]:
         policy = parse_document(document, version="")
     except PolicyError as error:
         return [Finding(field=error.field, problem=error.problem, fix=error.fix)]
-    return list(check_policy(policy, known=known_of(tenant_id)))
+    return [*findings_of_limits(policy), *check_policy(policy, known=known_of(tenant_id))]
 
 
 def refuse_unsound(tenant_id: UUID, document: PolicyDocument) -> None:

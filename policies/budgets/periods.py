@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 from policies.engine import LimitPer
 
+
 @dataclass(frozen=True, slots=True)
 class Period:
     """From `start` on, before `end`; seconds since the epoch."""
