@@ -15,6 +15,7 @@ from proxyworker.contract import ApprovalState
 from proxyworker.postgres.errors import INSUFFICIENT_PRIVILEGE, QUERY_CANCELED, SUCCESSFUL_COMPLETION
 from proxyworker.postgres.names import Statement
 from proxyworker.postgres.understand import Facts
+from proxyworker.postgres.understand.accesses import READING_SETTINGS, is_read_alike
 from proxyworker.wire.postgres import backend
 
 if TYPE_CHECKING:
@@ -123,6 +124,17 @@ class SessionState:
     """What an approval depends on beside a text and its values: where names lead, and what prepared statements are."""
 
     _moved: bytes = field(default=_NOT_MOVED)
+    _read_otherwise: set[str] = field(default_factory=set)
+
+    @property
+    def is_readable(self) -> bool:
+        """Whether the target reads texts as the gate does. If not, nothing is known of any."""
+        return not self._read_otherwise
+
+    def heed(self, name: str, value: str) -> None:
+        """The target says that a setting has this value now."""
+        if name in READING_SETTINGS:
+            (self._read_otherwise.discard if is_read_alike(name, value) else self._read_otherwise.add)(name)
 
     @property
     def has_moved(self) -> bool:

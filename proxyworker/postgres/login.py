@@ -9,12 +9,15 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
 import structlog
 
+from policies.engine import Effect
 from proxyworker.contract import MAX_CREDENTIAL_BYTES, RefusalCode, SessionGrant, TlsFacts
+from proxyworker.gate.decide import Decider
 from proxyworker.gate.errors import NotAdmitted, RecordNotKept
 from proxyworker.gate.identify import identify
 from proxyworker.gate.record import SessionRecorder
@@ -32,6 +35,7 @@ from proxyworker.postgres.front_door import Connection, NoTls
 from proxyworker.postgres.keys import CancelKeys
 from proxyworker.postgres.scram import login_of, prove
 from proxyworker.postgres.session import PostgresSession
+from proxyworker.postgres.settings import settings_operation
 from proxyworker.postgres.upstream import Upstream, connect
 from proxyworker.wire.postgres import backend, frontend
 from proxyworker.wire.postgres.errors import NotBound, WireError
@@ -165,6 +169,7 @@ class Login:
         opening.recorder.opened(grant, client_address=address, client_name=client_name, tls=tls)
         try:
             opening.recorder.flush()
+            _admit_settings(grant, passed_on, now=self._services.clock)
             upstream = await connect(grant.target, grant.credential, passed_on)
         except TargetError as error:
             _log.warning("target_failed", session=grant.session_id, target=grant.target.name, problem=error.problem)
@@ -178,6 +183,9 @@ class Login:
             )
             handshake.transport.close()
             return
+        except NotAdmitted:
+            opening.give_up("its startup message changes settings")
+            raise
         except RecordNotKept as error:
             opening.give_up("the record could not be kept")
             raise NotAdmitted(RefusalCode.UNAVAILABLE, "the gate cannot keep its record, so nothing may run") from error
@@ -261,6 +269,17 @@ class _Opening:
     def _failure(self, error: RecordNotKept) -> None:
         if self.session is not None:
             self.session.record_failed(error)
+
+
+def _admit_settings(grant: SessionGrant, parameters: dict[str, str], *, now: Callable[[], float]) -> None:
+    """Have policy decide on dangerous settings, as on a SET of them. Raises `NotAdmitted`."""
+    operation = settings_operation(parameters)
+    if operation is None:
+        return
+    decision = Decider(grant, now).decide(operation, b"")
+    if decision.effect is not Effect.ALLOW:
+        reason = f"the startup message changes settings ({', '.join(operation.hazards)}): {decision.reason}"
+        raise NotAdmitted(RefusalCode.DENIED, reason, "Connect without these settings.")
 
 
 def _tls_facts(handshake: HandshakeProtocol) -> TlsFacts:

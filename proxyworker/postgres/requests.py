@@ -17,7 +17,7 @@ from proxyworker.postgres.errors import INSUFFICIENT_PRIVILEGE, LIMIT_EXCEEDED, 
 from proxyworker.postgres.held import HeldOperation, SessionState, combined, executed_by, refusal_of
 from proxyworker.postgres.names import UNNAMED, Names, Statement
 from proxyworker.postgres.pipeline import NOT_EXECUTED, Expected, Pipeline, Step
-from proxyworker.postgres.understand import Facts, NameChange, understand
+from proxyworker.postgres.understand import Facts, NameChange, understand, unread
 from proxyworker.wire.postgres import backend, frontend
 from proxyworker.wire.postgres.errors import MalformedMessage
 
@@ -146,11 +146,15 @@ class Requests:
         self._bound.clear()
         self._granted_portals.clear()
 
+    def heed_setting(self, name: str, value: str) -> None:
+        """The target says that a setting has this value now (ParameterStatus)."""
+        self._state.heed(name, value)
+
     # ------------------------------------------------------------ the messages
 
     def _query(self, data: bytes, start: int, end: int) -> bool:
         text = frontend.parse_query(data, start, end)
-        statement = Statement(text, understand(text))
+        statement = Statement(text, self._understand(text))
         operation = self._admit("query", statement, is_simple=True)
         if operation is None:
             return False
@@ -161,7 +165,7 @@ class Requests:
 
     def _parse(self, data: bytes, start: int, end: int) -> bool:
         message = frontend.parse_parse(data, start, end)
-        statement = Statement(message.text, understand(message.text), message.types)
+        statement = Statement(message.text, self._understand(message.text), message.types)
         facts, decision = self._decide(statement)
         if decision.effect is Effect.DENY:
             operation = self._recorder.begin(
@@ -284,6 +288,9 @@ class Requests:
         return False
 
     # ------------------------------------------------------------ operations
+
+    def _understand(self, text: bytes) -> Facts:
+        return understand(text) if self._state.is_readable else unread(text)
 
     def _decide(self, statement: Statement) -> tuple[Facts, Decision]:
         """What a statement does, with that of the prepared statements which it executes, and whether it may."""

@@ -148,6 +148,8 @@ class PostgresSession:
         #: What is not closed yet. The session is over when nothing is left.
         self._open = {_Part.RECORD, _Part.AGENT, _Part.TARGET}
         self._drain_timer: asyncio.TimerHandle | None = None
+        for name, value in upstream.settings():
+            self._requests.heed_setting(name, value)
         bound_write_buffer(agent)
         bound_write_buffer(self._target)
         self.agent_side = Side(data=self._agent_data, lost=self._agent_lost, other=lambda: self._target_valve)
@@ -426,6 +428,8 @@ class PostgresSession:
                     shown_from = end
                     if kind != backend.ERROR_RESPONSE:
                         continue
+            if kind == backend.PARAMETER_STATUS:
+                self._requests.heed_setting(*backend.parse_parameter_status(data, start, end))
             pipeline.answer(kind, data, start, end, count)
             if pipeline.refusals and (said := self._take_refusals()):
                 edited = edited or Edited(data)

@@ -40,6 +40,17 @@ class Upstream:
     greeting: bytes = b""
     transaction_status: int = backend.IDLE
 
+    def settings(self) -> list[tuple[str, str]]:
+        """Names and values of the settings in its greeting."""
+        found: list[tuple[str, str]] = []
+        at = 0
+        while at < len(self.greeting):
+            end = at + 1 + int.from_bytes(self.greeting[at + 1 : at + 5], "big")
+            if self.greeting[at] == backend.PARAMETER_STATUS:
+                found.append(backend.parse_parameter_status(self.greeting, at, end))
+            at = end
+        return found
+
 
 async def connect(endpoint: TargetEndpoint, credential: UpstreamCredential, parameters: dict[str, str]) -> Upstream:
     """Connect, authenticate and start a session with these startup parameters.

@@ -13,6 +13,6 @@ Pure: no catalog is asked. A name is what the text says it is; a view is itself,
 """
 
 from proxyworker.postgres.understand.facts import CURSOR_FACTS, NAMELESS_UNKNOWN_FACTS, UNKNOWN_FACTS, Facts, NameChange
-from proxyworker.postgres.understand.reader import understand
+from proxyworker.postgres.understand.reader import understand, unread
 
-__all__ = ["CURSOR_FACTS", "NAMELESS_UNKNOWN_FACTS", "UNKNOWN_FACTS", "Facts", "NameChange", "understand"]
+__all__ = ["CURSOR_FACTS", "NAMELESS_UNKNOWN_FACTS", "UNKNOWN_FACTS", "Facts", "NameChange", "understand", "unread"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 from policies.engine import Access, Hazard, Kind
@@ -22,6 +23,8 @@ _KINDS_WITH_TEMPLATE: Final = frozenset(
     {Kind.SELECT, Kind.INSERT, Kind.UPDATE, Kind.DELETE, Kind.MERGE, Kind.LOCK, Kind.EXPLAIN, Kind.CURSOR}
 )
 _SETTINGS_OF_ROLE: Final = frozenset({"role", "session_authorization"})
+#: Settings by which the target may read a text otherwise than the gate does.
+READING_SETTINGS: Final = frozenset({"client_encoding", "standard_conforming_strings"})
 #: Settings that change how texts are read, what triggers run, what is loaded, or what may be touched.
 _SYSTEM_SETTINGS: Final = frozenset(
     """
@@ -30,11 +33,21 @@ _SYSTEM_SETTINGS: Final = frozenset(
     standard_conforming_strings zero_damaged_pages
     """.split()  # noqa: SIM905 - a list of words reads better
 )
-#: Values of them that leave texts as the gate reads them.
-_HARMLESS_SETTINGS: Final = {
-    "client_encoding": frozenset({"utf8", "utf-8", "unicode"}),
-    "standard_conforming_strings": frozenset({"on", "true", "1"}),
-}
+#: Encodings in which no part of a longer character is an ASCII byte: in others a quote may hide in one. By the names
+#: that PostgreSQL makes of them, lower case and without punctuation.
+_SAFE_ENCODINGS: Final = re.compile(
+    r"utf8|unicode|sqlascii|latin\d+|iso8859\d+|koi8r?u?|win(?:dows)?125\d|euc[a-z0-9]+"
+)
+_PUNCTUATION: Final = re.compile(r"[^a-z0-9]")
+_ON: Final = frozenset({"on", "true", "yes", "1"})
+
+
+def is_read_alike(name: str, value: str) -> bool:
+    """Whether the target reads texts as the gate does, with this setting at this value."""
+    value = value.lower()
+    if name == "client_encoding":
+        return _SAFE_ENCODINGS.fullmatch(_PUNCTUATION.sub("", value)) is not None
+    return name != "standard_conforming_strings" or value in _ON
 
 
 class TooMuch(Exception):
@@ -105,7 +118,7 @@ class Accesses:
         elif name in _SETTINGS_OF_ROLE:
             self.moves_names = True
             self.hazard(Hazard.ROLE_CHANGE)
-        elif name in _SYSTEM_SETTINGS and value.lower() not in _HARMLESS_SETTINGS.get(name, ()):
+        elif name in _SYSTEM_SETTINGS and not (name in READING_SETTINGS and is_read_alike(name, value)):
             self.moves_names = True
             self.hazard(Hazard.SYSTEM_SETTING)
 

@@ -63,13 +63,14 @@ def _read(text: bytes) -> Facts:
         statements, written = parse(text)
         return _facts_of(statements, written, text)
     except (Unreadable, TooMuch, RecursionError):
-        return _unknown(text)
+        return unread(text)
     except (LookupError, TypeError, ValueError, AttributeError):
         # A tree of a form that isn't known here: as good as unparsed, whatever it may mean.
-        return _unknown(text)
+        return unread(text)
 
 
-def _unknown(text: bytes) -> Facts:
+def unread(text: bytes) -> Facts:
+    """What is known of a text without reading it."""
     return NAMELESS_UNKNOWN_FACTS if _NAMES_MAY_CHANGE.search(text) is None else UNKNOWN_FACTS
 
 
@@ -87,7 +88,7 @@ def _facts_of(statements: list[tuple[str, Node]], written: str, text: bytes) -> 
             utilities.read(name, node)
             changes += _changes(name, node, text)
         else:
-            return _unknown(text)
+            return unread(text)
     if len(statements) > 1:
         accesses.hazard(Hazard.MULTI_STATEMENT)
     found = accesses.finish() or (Access(Kind.SELECT),)
