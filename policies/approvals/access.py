@@ -21,7 +21,7 @@ from policies.approvals.electors import (
     objection_to,
     standing_of,
 )
-from policies.approvals.models import ApprovalFlow, ApprovalGrant, ApprovalRequest, ApprovalState, ApprovalVote, Mode
+from policies.approvals.models import ApprovalFlow, ApprovalRequest, ApprovalState, ApprovalVote
 from policies.approvals.terms import Terms, parse_terms
 
 
@@ -127,12 +127,6 @@ def people_asked(request: ApprovalRequest) -> list[str]:
     return sorted(electorate.people[one].email for one in asked)
 
 
-def open_grants() -> QuerySet[ApprovalGrant]:
-    """Those in scope that cover something still, as far as their rows say."""
-    grants: QuerySet[ApprovalGrant] = ApprovalGrant.objects.filter(ended_at=None, expires_at__gt=timezone.now())
-    return grants.exclude(uses_left=0).select_related("tenant", "agent", "target", "request")
-
-
 def flows_with_approvers(tenant_id: UUID) -> dict[str, bool]:
     """The active flows by name, and whether the people of this moment could give what each asks. In its scope.
 
@@ -146,12 +140,6 @@ def flows_with_approvers(tenant_id: UUID) -> dict[str, bool]:
 def url_of(request_id: UUID) -> str:
     """Where a person decides."""
     return f"{settings.NARROWGATE.public_url}/approvals/{request_id}/"
-
-
-def held_ids(worker_id: UUID) -> set[UUID]:
-    """The held requests of this worker that wait. In its scope."""
-    pending = ApprovalRequest.objects.filter(worker=worker_id, state=ApprovalState.PENDING, mode=Mode.HOLD)
-    return set(pending.values_list("pk", flat=True))
 
 
 def _can_pass(terms: Terms, electorate: Electorate) -> bool:

@@ -14,7 +14,7 @@ group of their identity provider or directory, or by address.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from enum import StrEnum
 from typing import Any, Final
 
@@ -149,21 +149,6 @@ def merge_terms(flows: Iterable[Terms]) -> Terms:
         max_uses=min(terms.max_uses for terms in all_terms),
         max_window_seconds=min(terms.max_window_seconds for terms in all_terms),
     )
-
-
-def groups_named(terms: Terms) -> Iterator[str]:
-    """The groups that any of the lists names."""
-    for approvers in all_approvers(terms):
-        yield from approvers.groups
-
-
-def all_approvers(terms: Terms) -> Iterator[Approvers]:
-    """Each list of approvers in the terms."""
-    yield from (stage.approvers for stage in terms.stages)
-    if terms.escalation is not None:
-        yield terms.escalation.approvers
-    if terms.break_glass is not None:
-        yield terms.break_glass
 
 
 def _check_stages(stages: tuple[Stage, ...]) -> None:
