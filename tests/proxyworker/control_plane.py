@@ -27,6 +27,9 @@ from proxyworker.contract import (
     MAX_FRAME_BYTES,
     Ack,
     AppendRecords,
+    ApprovalPreview,
+    ApprovalState,
+    ApprovalTicket,
     Authenticate,
     Challenge,
     CloseSession,
@@ -42,6 +45,7 @@ from proxyworker.contract import (
     Record,
     RefusalCode,
     Refused,
+    RequestApproval,
     RequestUpload,
     RequestVerifier,
     Secret,
@@ -54,6 +58,7 @@ from proxyworker.contract import (
     UploadTicket,
     UpstreamCredential,
     Welcome,
+    WithdrawApproval,
     decode_from_worker,
     decode_record,
     encode,
@@ -219,18 +224,37 @@ class ControlPlane:
                         await socket.close(1012)
                         return
                 await socket.send(encode(Ack(request_id=frame.request_id, journal_id=frame.journal_id, seq=held.seq)))
-            case RequestUpload() if (frame.session_id, frame.index) in self.refused_segments:
-                await socket.send(
-                    encode(Refused(request_id=frame.request_id, code=RefusalCode.DENIED, reason="another is kept"))
-                )
             case RequestUpload():
-                there = (frame.session_id, frame.index) in self.segments
-                url = "" if there else f"/segments/{frame.session_id}/{frame.index}/{frame.sha256.hex()}"
-                await socket.send(encode(UploadTicket(request_id=frame.request_id, url=url, headers={"X-Test": "1"})))
-            case CloseSession() | Heartbeat():
+                await socket.send(encode(self._answer_upload(frame)))
+            case RequestApproval():
+                await self._answer_approval(socket, frame)
+            case CloseSession() | Heartbeat() | WithdrawApproval() | ApprovalPreview():
                 pass
             case _:
                 raise AssertionError(f"{type(frame).__name__} after signing on")
+
+    def _answer_upload(self, frame: RequestUpload) -> UploadTicket | Refused:
+        if (frame.session_id, frame.index) in self.refused_segments:
+            return Refused(request_id=frame.request_id, code=RefusalCode.DENIED, reason="another is kept")
+        there = (frame.session_id, frame.index) in self.segments
+        url = "" if there else f"/segments/{frame.session_id}/{frame.index}/{frame.sha256.hex()}"
+        return UploadTicket(request_id=frame.request_id, url=url, headers={"X-Test": "1"})
+
+    async def _answer_approval(self, socket: ServerConnection, frame: RequestApproval) -> None:
+        """The flow "nobody" is refused; the flow "slow" is answered when `answer_now` is set."""
+        approval = frame.decision.approval
+        flow = approval.flow if approval is not None else "nobody"
+        if flow == "nobody":
+            refused = Refused(request_id=frame.request_id, code=RefusalCode.DENIED, reason="there is no such flow")
+            await socket.send(encode(refused))
+            return
+        if flow == "slow":
+            await self.answer_now.wait()
+        approval_id = f"{frame.session_id}:{frame.op}"
+        url = f"https://narrowgate.example/approvals/{approval_id}"
+        await socket.send(
+            encode(ApprovalTicket(frame.request_id, approval_id, url, ApprovalState.PENDING, "", 2_000_000_000.0))
+        )
 
     def append(self, frame: AppendRecords) -> HeldJournal:
         """As the real one does: gap → what is held; overlap → skip; a chain that doesn't fit → error."""

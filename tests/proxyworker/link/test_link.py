@@ -7,26 +7,36 @@ import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from policies.engine import Access, Approval, Decision, Effect, Kind, Operation
 from proxyworker import link as link_module
 from proxyworker.contract import (
+    ApprovalDecided,
+    ApprovalPreview,
+    ApprovalState,
+    AskPreview,
     Authenticate,
     CloseSession,
     Enrol,
     Heartbeat,
     OpenSession,
+    OperationIntent,
+    RequestApproval,
     Revoke,
     Secret,
     SessionGrant,
     TlsFacts,
     Welcome,
+    WithdrawApproval,
 )
-from proxyworker.errors import LinkUnavailable, SessionRefused
+from proxyworker.errors import ApprovalRefused, LinkUnavailable, SessionRefused
 from proxyworker.identity import Identity
 from proxyworker.link import Link
 from proxyworker.net.tasks import spawn
 from tests.proxyworker.control_plane import ControlPlane
+from tests.proxyworker.records import intent, session_id
 
 TOKEN = "ng_agent_token_that_nobody_may_see"
 
@@ -186,3 +196,68 @@ async def test_a_database_logins_verifier_is_asked_for(control_plane: ControlPla
 async def test_without_a_link_there_is_no_verifier(identity: Identity) -> None:
     with pytest.raises(LinkUnavailable):
         await Link("ws://127.0.0.1:1/", identity=identity, tls=None).verifier_of("x", client_address="10.0.0.1:5")
+
+
+DELETE = Operation(accesses=(Access(Kind.DELETE, "public.orders"),))
+
+
+def held_for(flow: str) -> OperationIntent:
+    """An intent that needs an approval by this flow."""
+    decision = Decision(Effect.REQUIRE_APPROVAL, "shop@1", "ask first", "so", approval=Approval(flow=flow))
+    return msgspec.structs.replace(intent(session_id(1), 7, "DELETE FROM orders"), decision=decision)
+
+
+async def test_an_approval_is_asked_for_and_decided_by_push(control_plane: ControlPlane, link: Link) -> None:
+    await control_plane.heard_of(Heartbeat)
+    decided: asyncio.Queue[ApprovalDecided] = asyncio.Queue()
+    asked: asyncio.Queue[AskPreview] = asyncio.Queue()
+    link.on_approval_decided = decided.put_nowait
+    link.on_preview_asked = asked.put_nowait
+    ticket = await link.request_approval(held_for("dba"), operation=DELETE, operation_sha256=bytes(32))
+    assert (ticket.approval_id, ticket.state) == (f"{session_id(1)}:7", ApprovalState.PENDING)
+    (frame,) = [frame for frame in control_plane.heard if isinstance(frame, RequestApproval)]
+    assert (frame.op, frame.kind, frame.text, frame.operation) == (7, "query", "DELETE FROM orders", DELETE)
+    await control_plane.say(AskPreview(ticket.approval_id, exact=True))
+    assert (await asked.get()).exact
+    preview = ApprovalPreview(ticket.approval_id, exact=True, rows=5, plan="", problem="")
+    link.approval_preview(preview)
+    await control_plane.heard_of(ApprovalPreview)
+    await control_plane.say(ApprovalDecided(ticket.approval_id, ApprovalState.GRANTED, "go on"))
+    assert await decided.get() == ApprovalDecided(ticket.approval_id, ApprovalState.GRANTED, "go on")
+    assert link.withdraw_approval(ticket.approval_id, "over")
+    await control_plane.heard_of(WithdrawApproval)
+    assert preview in control_plane.heard
+
+
+async def test_an_approval_without_a_flow_is_refused(control_plane: ControlPlane, link: Link) -> None:
+    await control_plane.heard_of(Heartbeat)
+    with pytest.raises(ApprovalRefused, match="there is no such flow"):
+        await link.request_approval(held_for("nobody"), operation=DELETE, operation_sha256=bytes(32))
+
+
+async def test_a_ticket_that_nobody_waits_for_any_more_is_withdrawn(control_plane: ControlPlane, link: Link) -> None:
+    await control_plane.heard_of(Heartbeat)
+    asking = spawn("ask", link.request_approval(held_for("slow"), operation=DELETE, operation_sha256=bytes(32)))
+    await control_plane.heard_of(RequestApproval)
+    asking.cancel()
+    await asyncio.gather(asking, return_exceptions=True)
+    control_plane.answer_now.set()
+    await control_plane.heard_of(WithdrawApproval)
+
+
+async def test_whoever_waits_hears_that_there_is_a_link_again(control_plane: ControlPlane, link: Link) -> None:
+    await control_plane.heard_of(Heartbeat)
+    is_up = asyncio.Event()
+    link.on_up = is_up.set
+    await control_plane.cut()
+    await is_up.wait()
+    assert link.connected
+    await link.request_approval(held_for("dba"), operation=DELETE, operation_sha256=bytes(32))
+
+
+async def test_without_a_link_no_approval_can_be_asked_for_or_withdrawn(control_plane: ControlPlane) -> None:
+    identity = Identity(Path("nowhere"), name="test-worker", join_token_file=None)
+    link = Link(control_plane.url, identity=identity, tls=None)
+    with pytest.raises(LinkUnavailable):
+        await link.request_approval(held_for("dba"), operation=DELETE, operation_sha256=bytes(32))
+    assert not link.withdraw_approval("1", "over")
