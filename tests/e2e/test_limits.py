@@ -26,7 +26,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
     with running_demo(tmp_path_factory.mktemp("limits") / "home", free_port_block()) as demo:
         send(demo, "POST", "policies/", {"name": "drill"})
         [policy] = rows(demo, "policies/", search="drill")
-        few = {"name": "few", "effect": "limit", "agents": ["support-agent"], "targets": ["*"]}
+        few: dict[str, Any] = {"name": "few", "effect": "limit", "agents": ["support-agent"], "targets": ["*"]}
         few["limit"] = {"per": "day", "operations": LIMIT, "statement_seconds": 2, "sessions": 3}
         send(demo, "POST", f"policies/{policy['id']}/publish/", {"rules": [few], "message": "a drill"})
         yield demo
