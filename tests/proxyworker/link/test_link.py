@@ -255,8 +255,9 @@ async def test_whoever_waits_hears_that_there_is_a_link_again(control_plane: Con
     await link.request_approval(held_for("dba"), operation=DELETE, operation_sha256=bytes(32))
 
 
-async def test_without_a_link_no_approval_can_be_asked_for_or_withdrawn(control_plane: ControlPlane) -> None:
-    identity = Identity(Path("nowhere"), name="test-worker", join_token_file=None)
+async def test_without_a_link_no_approval_can_be_asked_for_or_withdrawn(
+    control_plane: ControlPlane, identity: Identity
+) -> None:
     link = Link(control_plane.url, identity=identity, tls=None)
     with pytest.raises(LinkUnavailable):
         await link.request_approval(held_for("dba"), operation=DELETE, operation_sha256=bytes(32))
