@@ -366,16 +366,20 @@ class PolicyDraftAdmin(ReadOnlyTenantAdmin):
             )
             return _draft_url(draft)
 
-        return asking_page(
+        answer = asking_page(
             self,
             request,
             title=f"Review the {draft}",
-            explanation="You approve what this draft says now. If it is changed later, it has to be reviewed anew.",
+            explanation="You approve just this. If the draft is changed later, it has to be reviewed anew.",
             form_class=Form,
             submit="Done",
             back_url=_draft_url(draft),
             act=judge,
         )
+        if isinstance(answer, TemplateResponse):  # who approves has what they approve before them
+            answer.template_name = "policies/review_page.html"
+            answer.context_data = {**(answer.context_data or {}), "diff_lines": simulation.diff_lines(draft.diff)}
+        return answer
 
     @action(description="Publish", icon="publish", permissions=["publish"], url_path="publish")
     def publish(self, request: HttpRequest, object_id: str) -> HttpResponseBase:

@@ -20,7 +20,9 @@ from django.test import Client
 from django_scopes import scopes_disabled
 
 from controlplane.authority import Role
-from policies.models import Policy, PolicyVersion
+from policies.models import Policy, PolicyDraft, PolicyVersion
+from policies.simulation.actions import finish
+from policies.simulation.models import Simulation
 from tests.sessions.conftest import Site, make_site
 from tests.sessions.people import person
 
@@ -114,3 +116,51 @@ def test_a_policy_is_written_as_a_form_and_as_yaml_and_published(
     }  # fmt: skip
     page.goto(f"{live_server.url}/admin/policies/policyversion/{version.pk}/change/")
     page.screenshot(path=shots / "policy-6-version.png", full_page=True)
+
+
+def test_a_draft_is_proposed_reviewed_and_simulated(page: Any, live_server: Any, acme: Site, shots: Path) -> None:
+    acme.tenant.requires_review = True
+    acme.tenant.save()
+    sign_in(page, live_server, acme)
+    with scopes_disabled():
+        policy = Policy.objects.get()
+    page.goto(f"{live_server.url}/admin/policies/policy/{policy.pk}/rules/")
+    page.locator("[data-rule]").first.get_by_role("button").first.click()
+    page.locator("[data-rule]").first.get_by_label("Effect").select_option("limit")
+    page.get_by_text("to correct").first.wait_for()
+    page.screenshot(path=shots / "draft-1-limit.png", full_page=True)
+    page.locator("[data-rule]").first.get_by_label("rows", exact=True).fill("1000")
+    page.get_by_text("nothing to correct").wait_for()
+    page.get_by_label("Why the rules change").fill("Reports read little")
+    page.get_by_role("button", name="Propose for review").click()
+    page.get_by_text("It waits for somebody else's review.").wait_for()
+    page.screenshot(path=shots / "draft-2-proposed.png", full_page=True)
+    page.get_by_role("link", name="Simulate").click()
+    page.screenshot(path=shots / "draft-3-ask.png", full_page=True)
+    page.get_by_role("button", name="Simulate").click()
+    page.get_by_text("Under way").wait_for()
+    page.screenshot(path=shots / "draft-4-under-way.png", full_page=True)
+    with scopes_disabled():
+        simulation, draft = Simulation.objects.get(), PolicyDraft.objects.get()
+    session = str(acme.session().pk)
+    shown = {"session": session, "op": 4, "at": 0.0, "text": "DELETE FROM orders WHERE id = 4711"}
+    group = {
+        "difference": "newly_denied", "agent": "reporter", "target": "shop", "rule_before": "support/read",
+        "rule_after": "default deny", "reason": "no rule allows reporter on shop", "count": 12, "examples": [shown],
+    }  # fmt: skip
+    counts = {"newly_denied": 12, "newly_allowed": 0, "newly_held": 0, "other_terms": 0}
+    result = {"operations": 1204, "left_out": 3, "counts": counts, "groups": [group], "in_other_groups": 0}
+    with scopes_disabled():
+        finish(simulation, result={**result, "before": "support@1"})
+    page.get_by_text("By agent and rule").wait_for()  # the page has followed it
+    page.screenshot(path=shots / "draft-5-simulated.png", full_page=True)
+    reviewer = Client()
+    reviewer.force_login(person(acme.tenant, Role.APPROVER))
+    value = reviewer.cookies[settings.SESSION_COOKIE_NAME].value
+    page.context.add_cookies([{"name": settings.SESSION_COOKIE_NAME, "value": value, "url": live_server.url}])
+    page.goto(f"{live_server.url}/admin/policies/policydraft/{draft.pk}/review/")
+    page.screenshot(path=shots / "draft-6-review.png", full_page=True)
+    page.get_by_text("Approve: it may be published").click()
+    page.get_by_role("button", name="Done").click()
+    page.get_by_text("Approved by").wait_for()
+    page.screenshot(path=shots / "draft-7-approved.png", full_page=True)

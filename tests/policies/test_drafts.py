@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from django_scopes import scope
 
 from accounts.actions import save_membership, save_user
 from accounts.models import Membership, Tenant, User
+from controlplane.apply.run import apply_file
 from controlplane.authority import Role
 from controlplane.errors import Refusal
 from controlplane.ledger.models import LedgerEntry
@@ -246,3 +248,33 @@ def test_a_draft_can_be_asked_for_in_place_of_what_is_published(policy: Policy, 
         ["support/write"],
     )
     assert effective_policy(acme.pk).version == "support@1"
+
+
+MANIFEST = """\
+kind: Policy
+tenant: acme
+name: support
+message: writing too
+rules:
+  - {name: write, effect: allow, agents: ["*"], targets: ["*"], operations: [insert]}
+"""
+
+
+def test_apply_proposes_a_draft_where_a_review_is_wanted_and_does_so_once(policy: Policy, tmp_path: Path) -> None:
+    file, told = tmp_path / "policy.yaml", list[str]()
+    file.write_text(MANIFEST)
+    assert apply_file(file, environ={}, dry_run=False, tell=told.append) == 1
+    assert any("proposed as a draft" in line for line in told)
+    draft = PolicyDraft.objects.get()
+    assert (draft.state, draft.author, draft.message) == (DraftState.PROPOSED, None, "writing too")
+    assert apply_file(file, environ={}, dry_run=False, tell=told.append) == 0
+    assert PolicyVersion.objects.count() == 1
+
+
+def test_apply_publishes_unreviewed_with_a_reason_alone_which_the_ledger_keeps(policy: Policy, tmp_path: Path) -> None:
+    file = tmp_path / "policy.yaml"
+    file.write_text(MANIFEST + "publish_unreviewed_because: the reviewers are unreachable\n")
+    assert apply_file(file, environ={}, dry_run=False, tell=lambda _: None) == 1
+    assert PolicyVersion.objects.count() == 2
+    entry = LedgerEntry.objects.filter(kind="policy.published").latest("seq")
+    assert entry.after["forced_because"] == "the reviewers are unreachable"

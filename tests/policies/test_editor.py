@@ -156,7 +156,10 @@ def test_a_draft_is_reviewed_and_published_by_its_pages(policy: Policy, acme: Si
         draft = PolicyDraft.objects.get()
     assert draft.state == DraftState.PROPOSED
     shown = reviewer.get(page("policydraft_change", draft)).content.decode()
-    assert "+- name: read" not in author.get(page("policydraft_review", draft)).content.decode()
+    asked = reviewer.get(page("policydraft_review", draft)).content.decode()
+    for text in (shown, asked):
+        assert '<span class="is-gone">-- name: never</span>' in text
+    assert f'value="{draft.digest}"' in asked
     assert "waits for review" in shown
     assert author.get(page("policydraft_review", draft)).status_code == 403
     assert author.post(page("policydraft_publish", draft)).status_code == 403
