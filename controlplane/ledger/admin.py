@@ -20,7 +20,7 @@ from controlplane.ledger.models import Entry, LedgerEntry, PlatformEntry
 #: The verb of a kind → the colour of its label.
 VERB_LABELS = {
     **dict.fromkeys(("created", "issued", "enrolled", "published", "set"), "success"),
-    **dict.fromkeys(("deleted", "revoked", "ended", "end_requested"), "danger"),
+    **dict.fromkeys(("deleted", "revoked", "ended", "end_requested", "ordered"), "danger"),
     "changed": "info",
 }
 

@@ -56,9 +56,8 @@ for m = 1, 3 do
   spent[m] = spent[m] + used
   local granted = used
   if limit > 0 and wanted > 0 then
-    if own[7] > now then granted = math.max(used, own[m]) end
-    local available = limit - spent[m] - held[m] - (granted - used)
-    granted = granted + math.max(0, math.min(used + wanted - granted, available))
+    if own[7] > now then wanted = math.max(wanted, own[m] - used) end
+    granted = used + math.max(0, math.min(wanted, limit - spent[m] - held[m]))
   end
   own[m], own[3 + m] = granted, used
 end

@@ -135,10 +135,11 @@ class Budgets:
         key = (rule, limit.per.value, limit.of.value, agent, target)
         pool = self._pools.get(key)
         if pool is None:
-            pool = self._pools[key] = _Leased(self, rule)
+            pool = self._pools[key] = _Leased(self, rule, limit)
             if self._timer is None:
                 self._timer = asyncio.get_running_loop().call_later(REPORT_SECONDS, self._tick)
-        pool.limit, pool.session_id = limit, grant.session_id
+        pool.follow(limit)
+        pool.session_id = grant.session_id
         return pool
 
     async def close(self) -> None:
@@ -197,18 +198,19 @@ class Meter:
     def _pool(self, rule: str, limit: Limit) -> _Pool:
         if limit.per is not LimitPer.SESSION:
             return self._budgets.pool(rule, limit, self._grant)
-        own = self._own.setdefault(rule, _Pool(rule))
-        own.limit = limit
+        own = self._own.setdefault(rule, _Pool(rule, limit))
+        own.follow(limit)
         return own
 
 
 class _Pool:
     """A budget of one session's own: all of it is there from the beginning."""
 
-    def __init__(self, rule: str) -> None:
+    def __init__(self, rule: str, limit: Limit) -> None:
         self.rule = rule
+        self.limit = limit
+        #: One of those that it is used by.
         self.session_id = ""
-        self.limit: Limit
         self._used = [0, 0, 0]
         #: What nobody has used, as last known.
         self._left = [0, 0, 0]
@@ -230,6 +232,10 @@ class _Pool:
         """So much was taken."""
         for at, amount in enumerate((operations, rows, size)):
             self._used[at] += amount
+
+    def follow(self, limit: Limit) -> None:
+        """This is what the rule says now."""
+        self.limit = limit
 
     def hold(self) -> None:
         """Another operation takes from it."""
@@ -255,8 +261,8 @@ class _Pool:
 class _Leased(_Pool):
     """A budget that workers share: what is here was leased."""
 
-    def __init__(self, budgets: Budgets, rule: str) -> None:
-        super().__init__(rule)
+    def __init__(self, budgets: Budgets, rule: str, limit: Limit) -> None:
+        super().__init__(rule, limit)
         self._budgets = budgets
         self._loop = asyncio.get_running_loop()
         self._asking: asyncio.Task[None] | None = None
@@ -304,6 +310,12 @@ class _Leased(_Pool):
         is_low = any(wanted[at] and self._granted[at] - self._used[at] < wanted[at] // 2 for at in _ALL)
         if is_low and self._asking is None and self._used_at >= self._quiet_until:
             self._ask(self._wanted)
+
+    def follow(self, limit: Limit) -> None:
+        """As of a session's own; what was leased under another limit is asked for anew."""
+        if limit != self.limit:
+            self.limit = limit
+            self._lapses_at = self._quiet_until = -inf
 
     def renew(self) -> None:
         """Report what was used, and keep the lease from lapsing."""

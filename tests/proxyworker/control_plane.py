@@ -31,6 +31,7 @@ from proxyworker.contract import (
     ApprovalState,
     ApprovalTicket,
     Authenticate,
+    BudgetLease,
     Challenge,
     CloseSession,
     Enrol,
@@ -48,6 +49,7 @@ from proxyworker.contract import (
     RequestApproval,
     RequestUpload,
     RequestVerifier,
+    ReserveBudget,
     Secret,
     SessionClosed,
     SessionGrant,
@@ -198,7 +200,7 @@ class ControlPlane:
         await socket.send(encode(Refused(request_id=0, code=code, reason="no")))
         await socket.close(4401)
 
-    async def _answer(self, socket: ServerConnection, frame: FromWorker) -> None:
+    async def _answer(self, socket: ServerConnection, frame: FromWorker) -> None:  # noqa: PLR0912 - an arm a frame
         match frame:
             case OpenSession():
                 if frame.target == self.slow_target:
@@ -228,6 +230,10 @@ class ControlPlane:
                 await socket.send(encode(self._answer_upload(frame)))
             case RequestApproval():
                 await self._answer_approval(socket, frame)
+            case ReserveBudget(request_id=request_id, rule=rule, wanted=wanted):
+                refused = Refused(request_id, RefusalCode.UNAVAILABLE, "nothing is counted now")
+                lease = BudgetLease(request_id, wanted, wanted, period_start=0.0, resets_at=60.0, lasts_seconds=30.0)
+                await socket.send(encode(refused if rule == "uncounted" else lease))
             case CloseSession() | Heartbeat() | WithdrawApproval() | ApprovalPreview():
                 pass
             case _:

@@ -112,6 +112,13 @@ def test_what_was_used_beyond_the_lease_counts_and_nothing_more_is_given() -> No
     assert budget.ask(LEASES[1], wanted=5) == (0, 13)
 
 
+def test_a_lowered_limit_takes_back_what_was_not_used() -> None:
+    budget = Leasing(10)
+    budget.ask(LEASES[0], wanted=10)
+    budget.limit = 4
+    assert budget.ask(LEASES[0], used=3, wanted=7) == (4, 3)
+
+
 def test_setting_back_forgets_what_was_spent_and_not_what_is_held() -> None:
     budget = Leasing(10)
     budget.ask(LEASES[0], wanted=6)

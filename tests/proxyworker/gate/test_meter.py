@@ -324,12 +324,13 @@ async def test_at_its_end_a_worker_reports_and_gives_back(counted: CountedBudget
     assert await used_up(other.session(), limit, bound=1_000) == 10 * SHARE - 3
 
 
-async def test_a_limit_that_a_new_policy_changed_holds_at_once(worker: Worker) -> None:
+@pytest.mark.parametrize("per", [LimitPer.DAY, LimitPer.SESSION])
+async def test_a_limit_that_a_new_policy_changed_holds_at_once(worker: Worker, per: LimitPer) -> None:
     session = worker.session()
     for _ in range(5):
-        await admitted(session, limited(operations=100))
-    assert isinstance(await admitted(session, limited(operations=5)), Exhausted | Charge)
-    assert await used_up(session, limited(operations=5)) <= 5
+        assert isinstance(await admitted(session, limited(operations=1000, per=per)), Charge)
+    assert await used_up(session, limited(operations=8, per=per)) == 3
+    assert await used_up(session, limited(operations=10, per=per)) == 2
 
 
 async def test_the_shortest_time_counts_and_needs_no_budget(worker: Worker, counted: CountedBudgets) -> None:

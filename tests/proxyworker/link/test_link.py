@@ -6,13 +6,15 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 
-from policies.engine import Access, Approval, Decision, Effect, Kind, Operation
+from policies.engine import Access, Approval, Decision, Effect, Kind, Limit, Operation
 from proxyworker import link as link_module
 from proxyworker.contract import (
+    Amounts,
     ApprovalDecided,
     ApprovalPreview,
     ApprovalState,
@@ -24,6 +26,7 @@ from proxyworker.contract import (
     OpenSession,
     OperationIntent,
     RequestApproval,
+    ReserveBudget,
     Revoke,
     Secret,
     SessionGrant,
@@ -31,7 +34,7 @@ from proxyworker.contract import (
     Welcome,
     WithdrawApproval,
 )
-from proxyworker.errors import ApprovalRefused, LinkUnavailable, SessionRefused
+from proxyworker.errors import ApprovalRefused, BudgetRefused, LinkUnavailable, SessionRefused
 from proxyworker.identity import Identity
 from proxyworker.link import Link
 from proxyworker.net.tasks import spawn
@@ -243,6 +246,24 @@ async def test_a_ticket_that_nobody_waits_for_any_more_is_withdrawn(control_plan
     await asyncio.gather(asking, return_exceptions=True)
     control_plane.answer_now.set()
     await control_plane.heard_of(WithdrawApproval)
+
+
+def budget_of(rule: str) -> dict[str, Any]:
+    """A question about it."""
+    return {
+        "session_id": session_id(1), "rule": rule, "limit": Limit(rows=100), "lease_id": "a" * 32, "period_start": 0.0,
+        "used": Amounts(), "wanted": Amounts(rows=5),
+    }  # fmt: skip
+
+
+async def test_a_part_of_a_budget_is_leased_or_refused(control_plane: ControlPlane, link: Link) -> None:
+    await control_plane.heard_of(Heartbeat)
+    lease = await link.reserve_budget(**budget_of("few"))
+    assert (lease.granted, lease.lasts_seconds) == (Amounts(rows=5), 30.0)
+    (frame,) = [frame for frame in control_plane.heard if isinstance(frame, ReserveBudget)]
+    assert (frame.rule, frame.limit, frame.lease_id) == ("few", Limit(rows=100), "a" * 32)
+    with pytest.raises(BudgetRefused, match="nothing is counted now"):
+        await link.reserve_budget(**budget_of("uncounted"))
 
 
 async def test_whoever_waits_hears_that_there_is_a_link_again(control_plane: ControlPlane, link: Link) -> None:
