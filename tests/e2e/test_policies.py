@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -37,6 +38,11 @@ def refusal(connection: psycopg.Connection[Any], statement: str) -> str:
     except psycopg.errors.InsufficientPrivilege as error:
         return str(error)
     return ""
+
+
+def is_refused(connection: psycopg.Connection[Any], statement: str, told: str) -> bool:
+    """Whether it is, and is told this."""
+    return told in refusal(connection, statement)
 
 
 def seconds_until(ask: Callable[[], bool]) -> float:
@@ -78,13 +84,13 @@ def test_a_running_session_follows_a_published_draft_with_scope_and_approval(dem
         assert refusal(connection, delete) == ""
         for rule, told in ((asks, "/approvals/"), (deny, "nothing is deleted today")):
             version = publish(demo, policy, rule)
-            seconds = seconds_until(lambda told=told: told in refusal(connection, delete))
+            seconds = seconds_until(partial(is_refused, connection, delete, told))
             print(f"\n{version['policy_name']}@{version['number']} was followed within {seconds:.3f} s")
             assert refusal(connection, "SELECT 1") == ""
         versions = rows(demo, "policy-versions/", policy=policy["id"])
         first = next(one for one in versions if one["number"] == 1)
         send(demo, "POST", f"policy-versions/{first['id']}/restore/", {"message": "held, not denied"})
-        seconds_until(lambda: "/approvals/" in refusal(connection, delete))
+        seconds_until(partial(is_refused, connection, delete, "/approvals/"))
     with psycopg.connect(demo.dsn(AGENT), autocommit=True) as connection:
         seconds_until(lambda: refusal(connection, delete) == "")
 
