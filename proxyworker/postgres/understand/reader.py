@@ -10,7 +10,7 @@ from proxyworker.postgres.understand.accesses import Accesses, TooMuch
 from proxyworker.postgres.understand.facts import NAMELESS_UNKNOWN_FACTS, UNKNOWN_FACTS, Facts, NameChange
 from proxyworker.postgres.understand.kinds import STATEMENT_KINDS
 from proxyworker.postgres.understand.queries import Queries
-from proxyworker.postgres.understand.tree import Node, Unreadable, parse, template
+from proxyworker.postgres.understand.tree import Node, Tree, Unreadable, parse
 from proxyworker.postgres.understand.utilities import Utilities
 
 #: Texts whose facts are kept, and all of them together. With literals in the text every statement is new, so both are
@@ -60,8 +60,7 @@ def understand(text: bytes) -> Facts:
 
 def _read(text: bytes) -> Facts:
     try:
-        statements, written = parse(text)
-        return _facts_of(statements, written, text)
+        return _facts_of(parse(text), text)
     except (Unreadable, TooMuch, RecursionError):
         return unread(text)
     except (LookupError, TypeError, ValueError, AttributeError):
@@ -74,14 +73,14 @@ def unread(text: bytes) -> Facts:
     return NAMELESS_UNKNOWN_FACTS if _NAMES_MAY_CHANGE.search(text) is None else UNKNOWN_FACTS
 
 
-def _facts_of(statements: list[tuple[str, Node]], written: str, text: bytes) -> Facts:
-    if not statements:
+def _facts_of(tree: Tree, text: bytes) -> Facts:
+    if not tree.statements:
         return Facts(operation=_EMPTY, is_read=True, is_pure=True)
     accesses = Accesses()
     queries = Queries(accesses)
     utilities = Utilities(accesses, queries)
     changes: list[NameChange] = []
-    for name, node in statements:
+    for name, node in tree.statements:
         if queries.is_query(name):
             queries.read(name, node)
         elif name in STATEMENT_KINDS:
@@ -89,19 +88,19 @@ def _facts_of(statements: list[tuple[str, Node]], written: str, text: bytes) -> 
             changes += _changes(name, node, text)
         else:
             return unread(text)
-    if len(statements) > 1:
+    if len(tree.statements) > 1:
         accesses.hazard(Hazard.MULTI_STATEMENT)
     found = accesses.finish() or (Access(Kind.SELECT),)
     return Facts(
         operation=Operation(
             accesses=found,
             hazards=accesses.hazards,
-            template=template(written, with_constants=not accesses.has_template),
+            template=tree.template(with_constants=not accesses.has_template),
         ),
         is_read=not accesses.has_effect,
         changes=tuple(changes),
         executes=tuple(accesses.executes),
-        statements=len(statements),
+        statements=len(tree.statements),
         is_pure=accesses.is_pure,
         moves_names=accesses.moves_names,
     )
@@ -111,9 +110,8 @@ def _changes(name: str, node: Node, text: bytes) -> list[NameChange]:
     """What a statement does to the names of prepared statements, which SQL and the protocol share."""
     match name:
         case "PrepareStmt":
-            prepared = list(node["query"].items())
             # The template of what is prepared takes in the text around it: better too narrow than too wide.
-            facts = _facts_of(prepared, text.decode(), text)
+            facts = _facts_of(Tree(list(node["query"].items()), text.decode()), text)
             return [NameChange(node.get("name", "").encode(), text, facts)]
         case "DeallocateStmt":
             return [NameChange(node["name"].encode() if node.get("name") else None, None)]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
@@ -17,15 +18,16 @@ from pglast.parser import ParseError, parse_sql_json
 
 Node = Mapping[str, Any]
 
-#: A longer text is not parsed: 1 MiB of bulk INSERT takes some 80 ms of the event loop, in which nothing else moves.
+#: A longer text is not parsed: 1 MiB of bulk INSERT takes some 100 ms of the event loop, in which nothing else moves.
 MAX_UNDERSTOOD_BYTES: Final = 1024 * 1024
-#: Trees from here on are read without their constants: a bulk INSERT is mostly those, and shrinks to one row.
-LARGE_TREE_CHARACTERS: Final = 256 * 1024
+#: Trees from here on are read without their constants: a bulk INSERT is mostly those, and shrinks to one row. What a
+#: constant would have told, such as which setting `set_config` sets, is then taken for the worst.
+LARGE_TREE_CHARACTERS: Final = 16 * 1024
 
-_STRING: Final = r'"(?:[^"\\]|\\.)*"'
 #: Quotes within JSON's strings are escaped, so these never begin inside of one.
 _CONSTANT: Final = re.compile(
-    r'\{"A_Const":\{(?:[^"{}]|' + _STRING + r"|\{(?:[^\"{}]|" + _STRING + r")*\})*\}\}"
+    r'\{"A_Const":\{(?:"[a-z]+":(?:true|\{(?:"[a-z]+":(?:"[^"\\]*(?:\\.[^"\\]*)*"|[^"{}]*))?\}))?'
+    r',?(?:"location":-?\d+)?\}\}'
     r'|\{"ParamRef":\{(?:"number":\d+)?,?(?:"location":-?\d+)?\}\}'
 )
 _ANY_CONSTANT: Final = '{"A_Const":{}}'
@@ -39,15 +41,35 @@ class Unreadable(Exception):
     """The text is no SQL that can be read within the bounds."""
 
 
-def parse(text: bytes) -> tuple[list[tuple[str, Node]], str]:
-    """The statements of a text, each with its type such as "SelectStmt", and the tree's text. Raises `Unreadable`."""
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """The statements of a text, each with its type such as "SelectStmt".
+
+    `written`: all of it, as libpg_query wrote it. `plain`: that without its constants, where it was made already.
+    """
+
+    statements: list[tuple[str, Node]]
+    written: str
+    plain: str = ""
+
+    def template(self, *, with_constants: bool) -> str:
+        """What texts that mean the same have in common, as 32 hex digits; constants count where `with_constants`.
+
+        libpg_query's own fingerprint isn't used: it has 64 bits, and what is nested over 100 deep is alike to it. An
+        approval for a template would then cover what nobody saw.
+        """
+        plain = self.written if with_constants else self.plain or without_constants(self.written)
+        return hashlib.sha256(_PLACE.sub("", plain).encode()).hexdigest()[:32]
+
+
+def parse(text: bytes) -> Tree:
+    """Parse a text. Raises `Unreadable`."""
     if len(text) > MAX_UNDERSTOOD_BYTES:
         raise Unreadable("longer than is read")
     try:
         written = parse_sql_json(text.decode())
-        if len(written) > LARGE_TREE_CHARACTERS:
-            written = without_constants(written)
-        decoded = msgspec.json.decode(written)
+        plain = without_constants(written) if len(written) > LARGE_TREE_CHARACTERS else ""
+        decoded = msgspec.json.decode(plain or written)
     except (ParseError, UnicodeDecodeError, ValueError, RecursionError) as error:
         raise Unreadable(type(error).__name__) from error
     statements: list[tuple[str, Node]] = []
@@ -55,20 +77,10 @@ def parse(text: bytes) -> tuple[list[tuple[str, Node]], str]:
         statement = raw.get("stmt")
         if statement:  # an empty statement between semicolons is none
             statements.extend(statement.items())
-    return statements, written
+    return Tree(statements, written, plain)
 
 
 def without_constants(written: str) -> str:
     """The tree's text with constants and parameters alike, lists of them as one, equal rows as one."""
     plain = _CONSTANT_LIST.sub(_ANY_CONSTANT_LIST, _CONSTANT.sub(_ANY_CONSTANT, written))
     return _SAME_ROWS.sub(r"\1", plain)
-
-
-def template(written: str, *, with_constants: bool) -> str:
-    """What texts that mean the same have in common, as 32 hex digits; constants count where `with_constants`.
-
-    libpg_query's own fingerprint isn't used: it has 64 bits, and what is nested over 100 deep is alike to it. An
-    approval for a template would then cover what nobody saw.
-    """
-    plain = written if with_constants else without_constants(written)
-    return hashlib.sha256(_PLACE.sub("", plain).encode()).hexdigest()[:32]

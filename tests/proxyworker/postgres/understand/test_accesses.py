@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pglast.ast
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from policies.engine import UNKNOWN_OPERATION, Hazard
 from proxyworker.postgres.understand import Facts, understand
@@ -221,6 +223,8 @@ def test_very_many_columns_are_all_and_very_many_tables_are_unknown() -> None:
         ("SELECT pg_terminate_backend(1)", "SELECT pg_terminate_backend(2)", False),
         ("SELECT query_to_xml('a', true, true, '')", "SELECT query_to_xml('b', true, true, '')", False),
         ("SET ROLE a", "SET ROLE b", False),
+        ("SELECT f(1), " + "'x', " * 5_000 + "1", "SELECT f(2), " + "'x', " * 5_000 + "1", False),
+        ("SELECT a FROM t WHERE b IN (" + "1, " * 5_000 + "2)", "SELECT a FROM t WHERE b IN (3)", True),
         ("DROP TABLE a", "DROP TABLE b", False),
         ("SELECT '{\"A_Const\":{}}' FROM t", "SELECT 1 FROM t", True),
         ("SELECT " + "NOT " * 120 + "a FROM t", "SELECT " + "NOT " * 120 + "b FROM t", False),
@@ -250,3 +254,12 @@ def test_the_lists_of_functions_and_relations_are_the_servers(target_postgres: T
         )
     }
     assert relations <= CATALOG_RELATIONS
+
+
+@given(st.text(st.characters(exclude_characters="\x00", exclude_categories=["Cs"])), st.booleans())
+def test_no_constant_is_taken_for_a_part_of_the_tree(constant: str, is_large: bool) -> None:
+    quoted = "'" + constant.replace("'", "''") + "'"
+    rows = ", ".join([f"({quoted}, 1, $1)"] * (300 if is_large else 1))
+    facts = facts_of(f"INSERT INTO s.t (a, b, c) SELECT * FROM (VALUES {rows}) v WHERE v.column1 <> {quoted}")
+    plain = facts_of("INSERT INTO s.t (a, b, c) SELECT * FROM (VALUES (1, 2, 3)) v WHERE v.column1 <> 'x'")
+    assert facts.operation == plain.operation
