@@ -250,7 +250,7 @@ class KillOrderAdmin(ReadOnlyTenantAdmin):
         """From the order to the last session's end, by the workers' records."""
         return _seconds(order.seconds_to_dead)
 
-    @display(description="holds", boolean=True)
+    @display(description="in force", boolean=True)
     def holds(self, order: KillOrder) -> bool:
         """Whether it keeps sessions from opening."""
         return order.is_in_force
