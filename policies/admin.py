@@ -33,7 +33,7 @@ from policies.approvals import admin as approvals  # noqa: F401  # registers its
 from policies.budgets import admin as budgets  # noqa: F401  # registers its page
 from policies.checking import findings_of
 from policies.documents import EXAMPLE, MAX_DOCUMENT_CHARACTERS, PolicyDocument, load_document, write_document
-from policies.editing import look_at, vocabulary
+from policies.editing import look_at, shaped, vocabulary
 from policies.engine import PolicyError
 from policies.models import DraftState, Policy, PolicyDraft, PolicyVersion
 from policies.notifying import admin as notifying  # noqa: F401  # registers its pages
@@ -546,8 +546,8 @@ def _sent(request: HttpRequest) -> tuple[str, Any]:
     if isinstance(told, dict) and isinstance(told.get("yaml"), str):
         return told["yaml"], load_document(told["yaml"])
     if isinstance(told, dict) and isinstance(told.get("document"), dict):
-        document = told["document"]
-        return write_document(PolicyDocument(**_parts(document))), document
+        document = shaped(told["document"])
+        return write_document(document), {"scope": document.scope, "rules": document.rules}
     raise PolicyError("rules", "can't be read", "Send the form again")
 
 

@@ -42,7 +42,7 @@ def look_at(policy: Policy, sent: Any) -> dict[str, Any]:
     text = sent.get("yaml") if isinstance(sent, dict) else None
     document: PolicyDocument | None
     try:
-        document = _shaped(load_document(text) if isinstance(text, str) else sent.get("document"))
+        document = shaped(load_document(text) if isinstance(text, str) else sent.get("document"))
     except (PolicyError, AttributeError) as error:
         fault = error if isinstance(error, PolicyError) else PolicyError("rules", "is missing", "Write a list of rules")
         finding = {"field": fault.field, "problem": fault.problem, "fix": fault.fix, "line": None}
@@ -82,16 +82,11 @@ def vocabulary(policy: Policy) -> dict[str, Any]:
     }
 
 
-def as_json(value: Any) -> str:
-    """For an attribute or a script element."""
-    return json.dumps(value)
-
-
 def _kinds(prefix: str) -> list[str]:
     return [kind.value for kind in Kind if (kind.startswith(prefix) if prefix else ":" not in kind)]
 
 
-def _shaped(data: Any) -> PolicyDocument:
+def shaped(data: Any) -> PolicyDocument:
     """Data that has the outline of a document: a mapping of scope, and rules that are mappings."""
     if isinstance(data, list):
         data = {"rules": data}
@@ -103,7 +98,8 @@ def _shaped(data: Any) -> PolicyDocument:
     if extra:
         raise PolicyError(extra[0], "is no field of a policy", "A policy has the fields scope and rules")
     try:
+        json.dumps([scope, rules], allow_nan=False)
         write_document(PolicyDocument(scope=scope, rules=rules))
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, TypeError, ValueError, RecursionError) as error:
         raise PolicyError("rules", "has a value that is no text, number or list", "Write it as text") from error
     return PolicyDocument(scope=scope, rules=rules)

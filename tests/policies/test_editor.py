@@ -21,6 +21,7 @@ from policies.simulation.models import Simulation, Suggestion
 from tests.sessions.conftest import Site, make_site
 from tests.sessions.people import person, signed_in
 
+NESTED: Any = json.loads("[" * 400 + "]" * 400)
 READ = {"name": "read", "effect": "allow", "agents": ["reporter"], "targets": ["shop"], "operations": ["select"]}
 
 
@@ -82,6 +83,11 @@ def test_both_views_say_the_same(policy: Policy, acme: Site) -> None:
         ({"yaml": "surprise: 5"}, "surprise", None),
         ({"document": {"rules": [{"name": ""}]}}, "rules[0]", 2),
         ({"document": None}, "rules", None),
+        ({"yaml": "rules: [{name: !!binary aGk=}]"}, "rules", None),
+        ({"yaml": "rules: [{name: .nan}]"}, "rules", None),
+        ({"yaml": "rules: [{1: 2}]"}, "line 1", None),
+        ({"document": {"rules": [{"name": "\u0000"}]}}, "rules", 2),
+        ({"document": {"rules": [{"name": NESTED}]}}, "rules", None),
         ([], "rules", None),
     ],
 )
@@ -128,7 +134,7 @@ def test_what_cant_be_published_stays_in_the_editor_with_the_reason(policy: Poli
         shown = answer.content.decode()
         assert "Not done" in shown
         assert json.dumps(text).replace("'", "\\u0027")[1:-1] in shown or text in shown.replace("&#x27;", "'")
-    for broken in ("", "[", '{"document": 5}'):
+    for broken in ("", "[", '{"document": 5}', '{"document": {"rules": 5}}', '{"document": {"rules": [5]}}'):
         answer = client.post(page("policy_edit_rules", policy), {"sent": broken, "do": "save"})
         assert (answer.status_code, "Not done" in answer.content.decode()) == (200, True)
     with scope(tenant=acme.tenant):
