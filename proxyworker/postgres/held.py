@@ -162,7 +162,12 @@ class SessionState:
 def executed_by(facts: Facts, names: Names) -> list[Statement]:
     """The prepared statements that a text executes by SQL's EXECUTE, and those that they execute."""
     # What the text prepares itself; a name that is taken already keeps its meaning until the target has answered.
-    own = {change.name: change.facts for change in facts.changes if change.facts is not None}
+    # A name may be prepared several times within a text, and it isn't told when it is executed: it means all of them.
+    own: dict[bytes | None, Facts] = {}
+    for change in facts.changes:
+        if change.facts is not None:
+            earlier = own.get(change.name)
+            own[change.name] = change.facts if earlier is None else combined(earlier, [change.facts])
     executed: dict[bytes, Statement] = {}
     waiting = list(facts.executes)
     while waiting:
@@ -191,7 +196,7 @@ def combined(facts: Facts, others: Sequence[Facts]) -> Facts:
             template=whole if all(templates) else "",
         ),
         changes=facts.changes,
-        executes=facts.executes,
+        executes=tuple(dict.fromkeys(name for one in (facts, *others) for name in one.executes)),
         statements=facts.statements,
         moves_names=facts.moves_names or any(one.moves_names for one in others),
     )

@@ -72,10 +72,12 @@ class Accesses:
             raise TooMuch
         return columns
 
-    def relation(self, kind: Kind, schema: str, name: str) -> dict[str, None]:
+    def relation(self, kind: Kind, schema: str, name: str, *, is_temporary: bool = False) -> dict[str, None]:
         """This is done to a relation. Returns its columns, to be added to. Raises `TooMuch`."""
         if is_of_catalog(schema, name):
             self.hazard(Hazard.CATALOG)
+        if kind == Kind.DDL and (is_temporary or schema == "pg_temp"):
+            self.moves_names = True  # it hides what has its name
         return self.add(kind, relation_name(schema, name))
 
     def hazard(self, *hazards: Hazard) -> None:
@@ -93,15 +95,17 @@ class Accesses:
             return
         self.has_effect = True
         self.is_pure = False
+        if functions.is_harmless(schema, name):
+            return
         if name == "set_config" and setting is not None:
             self.add(Kind.SET)
             self.set(*setting)
             return
         found = functions.hazards_of(name)
         self.hazard(*found)
-        self.moves_names = self.moves_names or name == "set_config"
-        if found or not functions.is_harmless(schema, name):
-            self.add(Kind.CALL, function_name(schema, name))
+        # What the database's own functions do to the session can't be told.
+        self.moves_names = self.moves_names or name == "set_config" or not name.startswith(("pg_", "lo_"))
+        self.add(Kind.CALL, function_name(schema, name))
 
     def operator(self, schema: str, name: str) -> None:
         """An operator is used that stands in a schema; it calls a function that nobody sees. Raises `TooMuch`."""

@@ -54,6 +54,18 @@ _HAZARDS: Final = tuple(
 
 PG_CATALOG: Final = "pg_catalog"
 
+#: Functions of pg_catalog that take a row of any table and show what is in it: `t.to_jsonb` is `to_jsonb(t)`.
+#: A test holds the list against a real server.
+ROW_FUNCTIONS: Final = frozenset(
+    """
+    any_value array_agg concat hash_record json_agg json_agg_strict json_build_array json_build_object jsonb_agg
+    jsonb_agg_strict jsonb_build_array jsonb_build_object max min quote_literal quote_nullable record_out record_send
+    row_to_json to_json to_jsonb
+    """.split()  # noqa: SIM905 - a list of words reads better
+)
+#: Names of fields that PostgreSQL's own functions give their rows: `(jsonb_each(x)).key` calls nothing.
+FIELDS: Final = frozenset({"key", "value", "ordinality", "grantor", "grantee", "privilege_type", "is_grantable"})
+
 
 def is_pure(schema: str, name: str) -> bool:
     """Whether calling it has no effect at all."""

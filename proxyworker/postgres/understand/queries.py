@@ -12,6 +12,7 @@ from typing import Any, Final
 from policies.engine import Hazard, Kind
 from proxyworker.postgres.understand.accesses import Accesses
 from proxyworker.postgres.understand.catalog import relation_name
+from proxyworker.postgres.understand.functions import FIELDS
 from proxyworker.postgres.understand.scope import STAR, Columns, Scope
 from proxyworker.postgres.understand.tree import Node
 
@@ -72,7 +73,8 @@ class Queries:
         into = node.get("intoClause")
         if into is not None:
             self._accesses.has_effect = True
-            self._accesses.relation(Kind.DDL, *_name(into["rel"]))
+            is_temporary = into["rel"].get("relpersistence") == "t"
+            self._accesses.relation(Kind.DDL, *_name(into["rel"]), is_temporary=is_temporary)
             self._accesses.hazard(Hazard.SCHEMA_CHANGE)
         self._locking(node, scope)
 
@@ -95,6 +97,7 @@ class Queries:
             self._select(source, parent, inner)
         scope = self._target_scope(node["relation"], parent, inner)
         scope.name("excluded", ())
+        self._expressions(_of(node, "cols"), scope)  # `a[f()]`: a subscript is an expression
         conflict = node.get("onConflictClause")
         if conflict is not None:
             self._expressions(_of(conflict.get("infer", {}), "indexElems", "whereClause"), scope)
@@ -180,28 +183,35 @@ class Queries:
                 case "RangeVar":
                     self._relation(node, scope)
                 case "JoinExpr":
-                    start = len(scope)
-                    expressions += self._from([node["larg"], node["rarg"]], scope)
-                    joined = scope.sources_from(start)
-                    if node.get("isNatural"):
-                        for columns in joined:
-                            columns[STAR] = None
-                    for column in node.get("usingClause", ()):
-                        for columns in joined:
-                            columns[column["String"]["sval"]] = None
-                    expressions += _of(node, "quals")
-                    for alias in ("alias", "join_using_alias"):
-                        if alias in node:
-                            scope.name(node[alias]["aliasname"], joined)
-                            _note_renamed(node[alias], joined)
+                    expressions += self._join(node, scope)
                 case "RangeTableSample":
                     expressions += self._from([node["relation"]], scope)
                     expressions += _of(node, "args", "repeatable")
                     self._function(node.get("method", ()), {})
-                case _:  # a subquery or a function: its columns are counted within it
+                case "RangeFunction":
+                    scope.value(_alias_of_function(node), _columns_of_function(node))
+                    expressions.append(item)
+                case _:  # a subquery: its columns are counted within it
                     if "alias" in node:
                         scope.name(node["alias"]["aliasname"], ())
                     expressions.append(item if kind != "RangeSubselect" else node["subquery"])
+        return expressions
+
+    def _join(self, node: Node, scope: Scope) -> list[Any]:
+        start = len(scope)
+        expressions = self._from([node["larg"], node["rarg"]], scope)
+        joined = scope.sources_from(start)
+        if node.get("isNatural"):
+            for columns in joined:
+                columns[STAR] = None
+        for column in node.get("usingClause", ()):
+            for columns in joined:
+                columns[column["String"]["sval"]] = None
+        expressions += _of(node, "quals")
+        for alias in ("alias", "join_using_alias"):
+            if alias in node:
+                scope.name(node[alias]["aliasname"], joined)
+                _note_renamed(node[alias], joined)
         return expressions
 
     def _relation(self, node: Node, scope: Scope) -> None:
@@ -271,20 +281,43 @@ class Queries:
         """Note what a node is. Returns whether there may be more in it."""
         match key:
             case "ColumnRef":
-                scope.refer([STAR if "A_Star" in field else field["String"]["sval"] for field in value["fields"]])
+                self._column(
+                    [STAR if "A_Star" in field else field["String"]["sval"] for field in value["fields"]], scope
+                )
                 return False
+            case "A_Indirection":
+                for field in value.get("indirection", ()):
+                    if "String" in field:
+                        self._field(field["String"]["sval"])
             case "FuncCall":
                 self._function(value["funcname"], value)
             case "A_Expr":
-                names = _strings(value.get("name", ()))
-                if len(names) > 1:
-                    self._accesses.operator(names[-2], names[-1])
+                self._operator(value.get("name", ()))
+            case "SubLink":
+                self._operator(value.get("operName", ()))
+            case "SortBy":
+                self._operator(value.get("useOp", ()))
             case "RangeVar":
                 self._relation(value, scope)
                 return False
             case "A_Const" | "ParamRef" | "typeName":
                 return False
         return True
+
+    def _column(self, fields: Sequence[str], scope: Scope) -> None:
+        scope.refer(fields)
+        if len(fields) > 1 and scope.is_value(fields[-2], fields[-1]):
+            self._field(fields[-1])
+
+    def _field(self, name: str) -> None:
+        """`value.name` is a field of the value, or else the function of that name ("Functions on Composite Types")."""
+        if name not in FIELDS:
+            self._accesses.call("", name)
+
+    def _operator(self, parts: Sequence[Node]) -> None:
+        names = _strings(parts)
+        if len(names) > 1:
+            self._accesses.operator(names[-2], names[-1])
 
     def _function(self, parts: Sequence[Node], node: Node) -> None:
         *schemas, name = _strings(parts)
@@ -309,6 +342,24 @@ def _note_renamed(alias: Node, sources: Sequence[Columns]) -> None:
     if "colnames" in alias:
         for columns in sources:
             columns[STAR] = None
+
+
+def _alias_of_function(node: Node) -> str:
+    """What a function in FROM is called: by its alias, or by its own name."""
+    if "alias" in node:
+        return str(node["alias"]["aliasname"])
+    for function in node.get("functions", ()):
+        for part in function["List"]["items"]:
+            if "FuncCall" in part:
+                return _strings(part["FuncCall"]["funcname"])[-1]
+    return ""
+
+
+def _columns_of_function(node: Node) -> set[str]:
+    """The columns that the text gives it; a function of one value has a column of its own name."""
+    named = {name["String"]["sval"] for name in node.get("alias", {}).get("colnames", ())}
+    defined = {item["ColumnDef"]["colname"] for item in node.get("coldeflist", ())}
+    return named | defined | {_alias_of_function(node)}
 
 
 def _sorts_by(item: Node) -> str | None:

@@ -6,11 +6,12 @@ of, in its own query and in those around it; a qualifier that is not found count
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from policies.engine.operation import ALL_COLUMNS
 from proxyworker.postgres.understand.catalog import quoted
+from proxyworker.postgres.understand.functions import ROW_FUNCTIONS
 
 #: A field of a column reference that is `*`.
 STAR: Final = ALL_COLUMNS
@@ -32,6 +33,7 @@ class Scope:
         self.hidden = hidden
         self.sources: list[tuple[str, Columns]] = []
         self.names: dict[str, list[Columns]] = {}
+        self.values: dict[str, frozenset[str]] = {}
 
     def add(self, object_name: str, alias: str, columns: Columns) -> None:
         """A relation stands here; `alias` is what it is called."""
@@ -41,6 +43,20 @@ class Scope:
     def name(self, alias: str, sources: Sequence[Columns]) -> None:
         """What this is called; a subquery's name leads to none, for its columns are counted within it."""
         self.names.setdefault(alias, []).extend(sources)
+
+    def value(self, alias: str, columns: Iterable[str]) -> None:
+        """What stands here is the value of a function, which may be no row; `columns`: those it certainly has."""
+        self.name(alias, ())
+        self.values[alias] = frozenset(columns)
+
+    def is_value(self, qualifier: str, column: str) -> bool:
+        """Whether `qualifier.column` may be no column, but a function that is called with the value."""
+        for level in self._levels():
+            if qualifier in level.values:
+                return column not in level.values[qualifier]
+            if qualifier in level.names:
+                return False
+        return False
 
     def sources_from(self, start: int) -> list[Columns]:
         """The relations that were added since there were `start`."""
@@ -61,7 +77,8 @@ class Scope:
             self._refer_bare(column)
             return
         for columns in self._qualified(qualifier):
-            _count(columns, column)
+            # `t.to_jsonb` calls the function with the whole row, where the table has no such column.
+            _count(columns, STAR if column in ROW_FUNCTIONS else column)
 
     def _refer_bare(self, column: str) -> None:
         if column == STAR:

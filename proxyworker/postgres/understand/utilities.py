@@ -119,7 +119,9 @@ class Utilities:
                 waiting += reversed(part)
             elif isinstance(part, dict) and "relname" in part:
                 is_named = True
-                self._accesses.relation(kind, part.get("schemaname", ""), part["relname"])
+                self._accesses.relation(
+                    kind, part.get("schemaname", ""), part["relname"], is_temporary=part.get("relpersistence") == "t"
+                )
             elif isinstance(part, dict):
                 waiting += [value for key, value in reversed(part.items()) if key == name or not self._note(key, value)]
         if name == "ExecuteStmt":
@@ -160,6 +162,7 @@ class Utilities:
     def _call(self, node: Node) -> None:
         call = node["funccall"]
         self._accesses.is_pure = False
+        self._accesses.moves_names = True
         self._accesses.add(Kind.CALL, function_name(*_parts(call["funcname"])))
         self._queries.expressions([call.get("args", [])])
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from proxyworker.postgres.held import HeldOperation, SessionState
+from proxyworker.postgres.held import HeldOperation, SessionState, executed_by
 from proxyworker.postgres.names import Names, Statement
 from proxyworker.postgres.understand.reader import understand
 
@@ -32,3 +32,9 @@ def test_once_names_may_lead_elsewhere_it_is_another_operation_and_no_template_s
     assert not after.asked.template
     assert after.asked.accesses == before.asked.accesses
     assert after.digest != before.digest
+
+
+def test_a_name_that_a_text_prepares_twice_is_all_that_it_was() -> None:
+    text = b"PREPARE a AS DELETE FROM t; EXECUTE a; DEALLOCATE a; PREPARE a AS SELECT 1"
+    (executed,) = executed_by(understand(text), Names())
+    assert executed.facts.operation.verb == "delete, select"

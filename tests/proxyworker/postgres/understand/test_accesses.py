@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from policies.engine import UNKNOWN_OPERATION, Hazard
 from proxyworker.postgres.understand import Facts, understand
 from proxyworker.postgres.understand.catalog import CATALOG_RELATIONS
-from proxyworker.postgres.understand.functions import HARMLESS_FUNCTIONS, PURE_FUNCTIONS
+from proxyworker.postgres.understand.functions import HARMLESS_FUNCTIONS, PURE_FUNCTIONS, ROW_FUNCTIONS
 from proxyworker.postgres.understand.kinds import NO_STATEMENTS, STATEMENT_KINDS
 from tests.plugin.embedded import TargetPostgres
 
@@ -60,7 +60,24 @@ def test_every_statement_of_the_grammar_has_a_kind() -> None:
         ("SELECT public.customers.email FROM public.customers", {"select public.customers(email)"}),
         ("SELECT email(c) FROM customers c", {"select customers(*)", "call email()"}),
         ("SELECT row_to_json(c) FROM customers c", {"select customers(*)"}),
-        ("SELECT (c).email FROM customers c", {"select customers(*)"}),
+        # A field, or the function of that name.
+        ("SELECT (c).email FROM customers c", {"select customers(*)", "call email()"}),
+        ("SELECT c.to_jsonb FROM customers c", {"select customers(*)"}),
+        ("SELECT public.customers.array_agg FROM public.customers", {"select public.customers(*)"}),
+        ("SELECT (5).refund", {"call refund()"}),
+        ("SELECT (a.b[1]).refund.x FROM a", {"select a(b)", "call refund()", "call x()"}),
+        ("SELECT g.refund FROM generate_series(1, 5) g", {"call refund()"}),
+        ("SELECT generate_series.refund FROM generate_series(1, 5)", {"call refund()"}),
+        ("SELECT (SELECT g.refund) FROM generate_series(1, 5) g", {"call refund()"}),
+        (
+            "SELECT (jsonb_each(a)).key, e.value, u.b, g.g FROM t, jsonb_each(t.a) e, unnest(t.c) u(b), f() g",
+            {"select t(a,c)", "call f()"},
+        ),
+        ("SELECT r.a FROM json_to_recordset('[]') AS r(a int)", {"select -"}),
+        ("INSERT INTO t (a[refund(1)]) VALUES (1)", {"insert t(a)", "call refund()"}),
+        ("INSERT INTO t (a[(SELECT b FROM u)]) VALUES (1)", {"insert t(a)", "select t(b)", "select u(b)"}),
+        ("SELECT a FROM t ORDER BY a USING OPERATOR(evil.<)", {"select t(a)", "call evil.<()"}),
+        ("SELECT a OPERATOR(evil.=) ANY (SELECT b FROM u) FROM t", {"select t(a,b)", "select u(b)", "call evil.=()"}),
         ("SELECT x FROM customers AS c(x, y)", {"select customers(*)"}),
         ("SELECT c.a, o.b FROM c JOIN o USING (id)", {"select c(a,id)", "select o(b,id)"}),
         ("SELECT a FROM c, o", {"select c(a)", "select o(a)"}),
@@ -205,6 +222,26 @@ def test_what_is_dangerous(text: str, expected: set[str]) -> None:
     assert hazards(text) == expected
 
 
+@pytest.mark.parametrize(
+    ("text", "moves"),
+    [
+        ("SELECT lower(a), nextval('s') FROM t", False),
+        ("SELECT pg_advisory_lock(1)", False),
+        ("SELECT refund(1)", True),
+        ("CALL refund(1)", True),
+        ("DO ''", True),
+        ("SET search_path = x", True),
+        ("SET statement_timeout = 0", False),
+        ("CREATE TABLE t (a int)", False),
+        ("CREATE TEMP TABLE t (a int)", True),
+        ("CREATE VIEW pg_temp.t AS SELECT 1", True),
+        ("SELECT 1 AS a INTO TEMP t", True),
+    ],
+)
+def test_what_may_lead_names_elsewhere(text: str, moves: bool) -> None:
+    assert facts_of(text).moves_names is moves
+
+
 def test_very_many_columns_are_all_and_very_many_tables_are_unknown() -> None:
     assert accesses("SELECT " + ",".join(f"c{n}" for n in range(300)) + " FROM t") == {"select t(*)"}
     assert understand(b"SELECT 1 FROM " + b",".join(b"t%d" % n for n in range(600))).operation is UNKNOWN_OPERATION
@@ -247,6 +284,19 @@ def test_the_lists_of_functions_and_relations_are_the_servers(target_postgres: T
     }
     assert PURE_FUNCTIONS & volatile == set()
     assert HARMLESS_FUNCTIONS > PURE_FUNCTIONS
+    of_rows = {
+        name
+        for (name,) in target_postgres.run(
+            "SELECT proname FROM pg_proc WHERE pronamespace = 'pg_catalog'::regnamespace AND pronargs > 0"
+            " AND pronargs - pronargdefaults < 2 AND prokind <> 'w' AND proargtypes[0]::regtype::text IN ('record',"
+            " '\"any\"', 'anyelement', 'anynonarray', 'anycompatible', 'anycompatiblenonarray')"
+            " AND prorettype NOT IN ('bigint'::regtype, 'int'::regtype, 'text'::regtype, 'regtype'::regtype)"
+            " AND provariadic = 0 AND proname <> 'mode' AND prorettype <> 'oid'::regtype"
+            " AND proname NOT LIKE '%\\_out' AND proname NOT LIKE '%\\_send'"
+        )
+    }
+    assert of_rows <= ROW_FUNCTIONS
+    assert {"concat", "json_build_array", "quote_literal", "record_out", "record_send"} <= ROW_FUNCTIONS
     relations = {
         name
         for (name,) in target_postgres.run(
