@@ -159,8 +159,11 @@ def _by_psycopg(demo: Demo) -> list[str]:
                 connection.execute(statement)
             heard.append(f"{failed.value} {failed.value.diag.message_detail} {failed.value.diag.message_hint}")
         heard.append(_cancelled(demo, connection))
+        own = connection.execute("SELECT pg_backend_pid()").fetchone()
+        with as_superuser(demo) as target:
+            target.execute("SELECT pg_terminate_backend(%s)", own)
         with pytest.raises(psycopg.OperationalError) as ended:
-            connection.execute("SELECT pg_terminate_backend(pg_backend_pid())")
+            connection.execute("SELECT 1")
     return [*heard, str(ended.value)]
 
 
