@@ -38,7 +38,7 @@ class Counted:
 def count_of(text: bytes) -> Counted:
     """The SELECT for a text of one statement that was understood. Raises `NotCountable`."""
     try:
-        ((name, node),) = parse(text).statements
+        ((name, node),) = parse(text).statements()
     except (Unreadable, ValueError) as error:
         raise NotCountable("its rows can't be counted: it is no single statement") from error
     if name not in _COUNTED:
@@ -85,7 +85,7 @@ def _build(text: bytes, joined: str) -> bytes:
 def _check(counting: bytes, node: Node, joined: str) -> None:
     """What was written means the same: parsed again it has the same tables, the same condition, the same WITH."""
     try:
-        ((name, select),) = parse(counting).statements
+        ((name, select),) = parse(counting).statements()
     except (Unreadable, ValueError) as error:
         raise NotCountable("its rows can't be counted: its condition can't be written as a SELECT") from error
     expected = ({"RangeVar": node["relation"]}, *node.get(joined, ()))

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Final, Generic, TypeVar
 
 from policies.engine import Access, Hazard, Kind, Operation
 from proxyworker.postgres.understand.accesses import Accesses, TooMuch
 from proxyworker.postgres.understand.facts import NAMELESS_UNKNOWN_FACTS, UNKNOWN_FACTS, Facts, NameChange
 from proxyworker.postgres.understand.kinds import STATEMENT_KINDS
 from proxyworker.postgres.understand.queries import Queries
-from proxyworker.postgres.understand.tree import Node, Tree, Unreadable, parse
+from proxyworker.postgres.understand.tree import Node, Tree, Unreadable, digest_of, parse
 from proxyworker.postgres.understand.utilities import Utilities
 
 #: Texts whose facts are kept, and all of them together. With literals in the text every statement is new, so both are
@@ -26,27 +27,32 @@ _EMPTY: Final = Operation(accesses=(Access(Kind.SELECT),))
 _NAMES_MAY_CHANGE: Final = re.compile(rb"\b(?:prepare|deallocate|discard)\b", re.IGNORECASE)
 
 
-class _Kept:
-    """Facts by text, the oldest dropped first."""
+K = TypeVar("K", bytes, str)
+
+
+class _Kept(Generic[K]):
+    """Facts by a text or by a tree's shape, the oldest dropped first."""
 
     def __init__(self) -> None:
-        self._facts: dict[bytes, Facts] = {}
-        self._bytes = 0
-        self.get = self._facts.get
+        self._facts: dict[K, Facts] = {}
+        self._size = 0
+        self.get: Callable[[K], Facts | None] = self._facts.get
 
-    def put(self, text: bytes, facts: Facts) -> None:
+    def put(self, key: K, facts: Facts) -> None:
         """Keep them."""
-        if len(text) > MAX_KEPT_TEXT_BYTES or text in self._facts:
+        if len(key) > MAX_KEPT_TEXT_BYTES or key in self._facts:
             return
-        self._facts[text] = facts
-        self._bytes += len(text)
-        while len(self._facts) > KEPT_TEXTS or self._bytes > KEPT_BYTES:
+        self._facts[key] = facts
+        self._size += len(key)
+        while len(self._facts) > KEPT_TEXTS or self._size > KEPT_BYTES:
             oldest = next(iter(self._facts))
             del self._facts[oldest]
-            self._bytes -= len(oldest)
+            self._size -= len(oldest)
 
 
-_kept = _Kept()
+_kept: _Kept[bytes] = _Kept()
+#: Of texts whose facts don't hang on their constants: with literals every text is new, but its shape isn't.
+_kept_shapes: _Kept[str] = _Kept()
 
 
 def understand(text: bytes) -> Facts:
@@ -60,7 +66,7 @@ def understand(text: bytes) -> Facts:
 
 def _read(text: bytes) -> Facts:
     try:
-        return _facts_of(parse(text), text)
+        return _of_shape(parse(text), text)
     except (Unreadable, TooMuch, RecursionError):
         return unread(text)
     except (LookupError, TypeError, ValueError, AttributeError):
@@ -68,39 +74,59 @@ def _read(text: bytes) -> Facts:
         return unread(text)
 
 
+def _of_shape(tree: Tree, text: bytes) -> Facts:
+    facts = _kept_shapes.get(tree.shape)
+    if facts is None:
+        facts, is_of_shape = _facts_of(tree, text)
+        if is_of_shape:
+            _kept_shapes.put(tree.shape, facts)
+    return facts
+
+
 def unread(text: bytes) -> Facts:
     """What is known of a text without reading it."""
     return NAMELESS_UNKNOWN_FACTS if _NAMES_MAY_CHANGE.search(text) is None else UNKNOWN_FACTS
 
 
-def _facts_of(tree: Tree, text: bytes) -> Facts:
-    if not tree.statements:
-        return Facts(operation=_EMPTY, is_read=True, is_pure=True)
+def _facts_of(tree: Tree, text: bytes) -> tuple[Facts, bool]:
+    """The facts, and whether all texts of this shape have the same."""
+    statements = tree.statements()
+    if not statements:
+        return Facts(operation=_EMPTY, is_read=True, is_pure=True), False
     accesses = Accesses()
+    if not _gather(statements, accesses):
+        return unread(text), False
+    changes = [change for name, node in statements for change in _changes(name, node, text)]
+    template = tree.template(with_constants=not accesses.has_template)
+    facts = _made(accesses, template, statements=len(statements), changes=changes)
+    return facts, accesses.has_template and not changes
+
+
+def _gather(statements: Sequence[tuple[str, Node]], accesses: Accesses) -> bool:
+    """Read all of them. False: one is of a type that isn't known."""
     queries = Queries(accesses)
     utilities = Utilities(accesses, queries)
-    changes: list[NameChange] = []
-    for name, node in tree.statements:
+    for name, node in statements:
         if queries.is_query(name):
             queries.read(name, node)
         elif name in STATEMENT_KINDS:
             utilities.read(name, node)
-            changes += _changes(name, node, text)
         else:
-            return unread(text)
-    if len(tree.statements) > 1:
+            return False
+    if len(statements) > 1:
         accesses.hazard(Hazard.MULTI_STATEMENT)
-    found = accesses.finish() or (Access(Kind.SELECT),)
+    return True
+
+
+def _made(accesses: Accesses, template: str, *, statements: int, changes: Sequence[NameChange] = ()) -> Facts:
     return Facts(
         operation=Operation(
-            accesses=found,
-            hazards=accesses.hazards,
-            template=tree.template(with_constants=not accesses.has_template),
+            accesses=accesses.finish() or (Access(Kind.SELECT),), hazards=accesses.hazards, template=template
         ),
         is_read=not accesses.has_effect,
         changes=tuple(changes),
         executes=tuple(accesses.executes),
-        statements=len(tree.statements),
+        statements=statements,
         is_pure=accesses.is_pure,
         moves_names=accesses.moves_names,
     )
@@ -110,8 +136,11 @@ def _changes(name: str, node: Node, text: bytes) -> list[NameChange]:
     """What a statement does to the names of prepared statements, which SQL and the protocol share."""
     match name:
         case "PrepareStmt":
-            # The template of what is prepared takes in the text around it: better too narrow than too wide.
-            facts = _facts_of(Tree(list(node["query"].items()), text.decode()), text)
+            accesses = Accesses()
+            if not _gather(list(node["query"].items()), accesses):
+                return [NameChange(None, None)]
+            # Its template takes in the text around it: better too narrow than too wide.
+            facts = _made(accesses, digest_of(text.decode()), statements=1)
             return [NameChange(node.get("name", "").encode(), text, facts)]
         case "DeallocateStmt":
             return [NameChange(node["name"].encode() if node.get("name") else None, None)]

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
@@ -41,16 +40,27 @@ class Unreadable(Exception):
     """The text is no SQL that can be read within the bounds."""
 
 
-@dataclass(frozen=True, slots=True)
 class Tree:
-    """The statements of a text, each with its type such as "SelectStmt".
+    """A text's tree, as libpg_query wrote it. `shape`: that without constants and places in the text."""
 
-    `written`: all of it, as libpg_query wrote it. `plain`: that without its constants, where it was made already.
-    """
+    def __init__(self, written: str) -> None:
+        self._written = written
+        self._plain = without_constants(written)
+        self.shape = _PLACE.sub("", self._plain)
 
-    statements: list[tuple[str, Node]]
-    written: str
-    plain: str = ""
+    def statements(self) -> list[tuple[str, Node]]:
+        """The statements, each with its type such as "SelectStmt". Raises `Unreadable`."""
+        is_large = len(self._written) > LARGE_TREE_CHARACTERS
+        try:
+            decoded = msgspec.json.decode(self._plain if is_large else self._written)
+        except (ValueError, RecursionError) as error:
+            raise Unreadable(type(error).__name__) from error
+        found: list[tuple[str, Node]] = []
+        for raw in decoded["stmts"]:
+            statement = raw.get("stmt")
+            if statement:  # an empty statement between semicolons is none
+                found.extend(statement.items())
+        return found
 
     def template(self, *, with_constants: bool) -> str:
         """What texts that mean the same have in common, as 32 hex digits; constants count where `with_constants`.
@@ -58,8 +68,12 @@ class Tree:
         libpg_query's own fingerprint isn't used: it has 64 bits, and what is nested over 100 deep is alike to it. An
         approval for a template would then cover what nobody saw.
         """
-        plain = self.written if with_constants else self.plain or without_constants(self.written)
-        return hashlib.sha256(_PLACE.sub("", plain).encode()).hexdigest()[:32]
+        return digest_of(_PLACE.sub("", self._written) if with_constants else self.shape)
+
+
+def digest_of(shape: str) -> str:
+    """A template's 32 hex digits."""
+    return hashlib.sha256(shape.encode()).hexdigest()[:32]
 
 
 def parse(text: bytes) -> Tree:
@@ -67,17 +81,9 @@ def parse(text: bytes) -> Tree:
     if len(text) > MAX_UNDERSTOOD_BYTES:
         raise Unreadable("longer than is read")
     try:
-        written = parse_sql_json(text.decode())
-        plain = without_constants(written) if len(written) > LARGE_TREE_CHARACTERS else ""
-        decoded = msgspec.json.decode(plain or written)
-    except (ParseError, UnicodeDecodeError, ValueError, RecursionError) as error:
+        return Tree(parse_sql_json(text.decode()))
+    except (ParseError, UnicodeDecodeError, ValueError) as error:
         raise Unreadable(type(error).__name__) from error
-    statements: list[tuple[str, Node]] = []
-    for raw in decoded["stmts"]:
-        statement = raw.get("stmt")
-        if statement:  # an empty statement between semicolons is none
-            statements.extend(statement.items())
-    return Tree(statements, written, plain)
 
 
 def without_constants(written: str) -> str:

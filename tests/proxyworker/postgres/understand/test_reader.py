@@ -127,7 +127,9 @@ def test_what_is_prepared_has_facts_of_its_own() -> None:
 
 
 def test_facts_are_kept_within_their_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
-    kept = reader._Kept()
+    kept: reader._Kept[bytes] = reader._Kept()
+    shapes: reader._Kept[str] = reader._Kept()
+    monkeypatch.setattr(reader, "_kept_shapes", shapes)
     monkeypatch.setattr(reader, "_kept", kept)
     monkeypatch.setattr(reader, "KEPT_TEXTS", 2)
     monkeypatch.setattr(reader, "KEPT_BYTES", 40)
@@ -140,6 +142,18 @@ def test_facts_are_kept_within_their_bounds(monkeypatch: pytest.MonkeyPatch) -> 
     assert [text for text in (b"SELECT 1", b"SELECT 3") if kept.get(text) is not None] == []
     monkeypatch.setattr(reader, "MAX_KEPT_TEXT_BYTES", 8)
     assert understand(b"SELECT 55") is not understand(b"SELECT 55")
+
+
+def test_texts_that_differ_in_constants_share_their_facts_unless_constants_matter() -> None:
+    assert understand(b"SELECT a FROM t WHERE b = 1") is understand(b"SELECT a FROM t  WHERE b = 'x'")
+    for one, other in (
+        (b"SET ROLE a", b"SET ROLE b"),
+        (b"SELECT set_config('role', 'a', true)", b"SELECT set_config('x.y', 'a', true)"),
+        (b"PREPARE s1 AS SELECT 1", b"PREPARE s1 AS SELECT 2"),
+        (b"SELECT refund(1)", b"SELECT refund(2)"),
+        (b"EXECUTE s1(1)", b"EXECUTE s1(2)"),
+    ):
+        assert understand(one) is not understand(other)
 
 
 def test_a_large_insert_is_understood() -> None:
