@@ -4,9 +4,11 @@ front_door   encryption: TLS asked for, TLS at once, GSS declined; cancel reques
 login        startup message, credential, grant, target; then the session
 scram        a client proves the password of a database login
 session      both directions of a running session, and its endings
+settings     those that a startup message brings along
 requests     the agent's messages: which operation, what they mean for names
 pipeline     the target's messages: which operation they answer
-statements   what must be known of a statement's text;  names: prepared statements and portals
+understand   what a statement's text means;  names: prepared statements and portals
+held         an operation that waits for an approval;  preview, counting: what it would touch
 upstream     a connection to a target;  keys: the cancel keys that agents hold
 """
 
