@@ -12,6 +12,6 @@ class AgentSessionsConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        """Have rights that are taken away end sessions at once."""
+        """Have rights that are taken away end sessions at once, simulations run, and chats know the kill switch."""
         from sessions import receivers, replay_tasks  # noqa: F401  # registers them
         from sessions.killing import chat  # noqa: F401  # likewise
