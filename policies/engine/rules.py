@@ -83,7 +83,12 @@ class ReadyRule:
 
     def covers_kind(self, kind: str) -> bool:
         """Whether it can let operations of this kind pass: what is unknown has to be named."""
-        return self.rule.effect in COVERING and (bool(self.rule.operations) or kind != Kind.UNKNOWN)
+        named = bool(self.rule.operations) or kind != Kind.UNKNOWN
+        return self.rule.effect in COVERING and named and self.has_kind(kind)
+
+    def touches_kind(self, kind: str) -> bool:
+        """Whether it can restrict operations of this kind: what is unknown may be whatever it speaks of."""
+        return self.rule.effect is not Effect.ALLOW and (kind == Kind.UNKNOWN or self.has_kind(kind))
 
     def covers_columns(self, access: Access) -> bool:
         """Whether it takes in all columns of the access."""
@@ -102,8 +107,8 @@ class ReadyRule:
         )
 
     def touches_hazards(self, hazards: frozenset[str]) -> bool:
-        """Whether it means one of the operation's hazards, or asks for none."""
-        if not self.rule.hazards:
+        """Whether it means one of the operation's hazards, or asks for none. What is unparsed may have any."""
+        if not self.rule.hazards or Hazard.UNPARSED in hazards:
             return True
         return bool(hazards) and (self._takes_in_every_hazard or not hazards.isdisjoint(self._hazards))
 
@@ -129,9 +134,8 @@ class KindRules:
 
     def __init__(self, rules: list[ReadyRule], kind: str) -> None:
         self._is_sql = sql = is_sql(kind)
-        meant = [(number, ready) for number, ready in enumerate(rules) if ready.has_kind(kind)]
-        covering = [(number, ready) for number, ready in meant if ready.covers_kind(kind)]
-        touching = [(number, ready) for number, ready in meant if ready.rule.effect is not Effect.ALLOW]
+        covering = [(number, ready) for number, ready in enumerate(rules) if ready.covers_kind(kind)]
+        touching = [(number, ready) for number, ready in enumerate(rules) if ready.touches_kind(kind)]
         self._cover = _ByObject((n, map(allowed_name, r.rule.objects) if sql else r.rule.objects) for n, r in covering)
         self._touch = _ByObject((n, r.rule.objects) for n, r in touching)
         #: Patterns that name no schema mean a name in any of them.

@@ -6,6 +6,8 @@ known once the target has answered. Where what a name means hangs on an answer t
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -34,9 +36,14 @@ class TooManyNames(Exception):
 
 
 class Names:
-    """What the names of one session stand for."""
+    """What the names of one session stand for. `segment`: how often the agent has sent a Sync."""
 
     def __init__(self) -> None:
+        self.segment = 0
+        #: Closed, as far as is known: a Close that is skipped has closed nothing.
+        self._closing: Counter[bytes] = Counter()
+        #: Parses of names that had another meaning, which they keep if the Parse is skipped: by segment.
+        self._in_doubt: dict[bytes, int] = {}
         self._statements: dict[bytes, Statement] = {}
         self._portals: dict[bytes, Statement] = {}
         self._text_bytes = 0
@@ -53,6 +60,42 @@ class Names:
         if len(self._statements) > MAX_STATEMENTS or self._text_bytes > MAX_STATEMENT_TEXT_BYTES:
             raise TooManyNames
 
+    def replace_statement(self, name: bytes, statement: Statement, *, may_skip: bool) -> Callable[[bool], None]:
+        """A Parse of a name that isn't known to be taken. Returns what is to be called when it is answered.
+
+        If the target skips it, for what stands before it fails, the name may go on to mean what it did. Within its
+        segment all else is skipped then too; behind the next Sync it isn't known what the name means. Raises
+        `TooManyNames`.
+        """
+        kept = self._statements.get(name)
+        has_changed = kept is not None and kept.text != statement.text
+        if self._closing[name] or (may_skip and (has_changed or name in self._in_doubt)):
+            self._in_doubt[name] = self.segment
+        else:
+            self._in_doubt.pop(name, None)
+        self.set_statement(name, statement)
+
+        def answered(succeeded: bool) -> None:
+            if not succeeded:
+                self.drop_statement(name, statement)
+            current = self._statements.get(name)
+            if current is None or current is statement:
+                self._in_doubt.pop(name, None)
+
+        return answered
+
+    def close_statement(self, name: bytes) -> Callable[[], None]:
+        """A Close. Returns what is to be called when it is answered."""
+        self.drop_statement(name)
+        self._closing[name] += 1
+
+        def answered() -> None:
+            self._closing[name] -= 1
+            if not self._closing[name]:
+                del self._closing[name]
+
+        return answered
+
     def drop_statement(self, name: bytes, only: Statement | None = None) -> None:
         """The name stands for nothing; with `only`, if it stood for that."""
         statement = self._statements.get(name)
@@ -62,6 +105,8 @@ class Names:
 
     def statement(self, name: bytes) -> Statement:
         """What the name stands for. A name that was not made here is one that SQL made; its text is on record there."""
+        if self._in_doubt.get(name, self.segment) != self.segment:
+            return _unknown(b"EXECUTE", name, NAMELESS_UNKNOWN_FACTS)
         return self._statements.get(name) or _unknown(b"EXECUTE", name, NAMELESS_UNKNOWN_FACTS)
 
     def apply(self, changes: tuple[NameChange, ...]) -> None:

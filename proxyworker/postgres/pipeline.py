@@ -82,6 +82,8 @@ _ANSWERS: Final = {
     backend.CLOSE_COMPLETE: Step.CLOSE,
     backend.PORTAL_SUSPENDED: Step.EXECUTE,
 }
+#: Steps that have all up to the next Sync skipped if they fail.
+_SKIPPING: Final = frozenset({Step.PARSE, Step.BIND, Step.DESCRIBE, Step.EXECUTE, Step.CLOSE})
 #: Messages that may come between an operation's others and change nothing here.
 _WITHIN: Final = frozenset(
     {
@@ -109,6 +111,11 @@ class Pipeline:
     def is_idle(self) -> bool:
         """Nothing waits for an answer."""
         return not self._expected
+
+    @property
+    def is_within(self) -> bool:
+        """What comes next is skipped by the target if a message before it fails that has not been answered yet."""
+        return bool(self._expected) and self._expected[-1].step in _SKIPPING
 
     @property
     def is_full(self) -> bool:

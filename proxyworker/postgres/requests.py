@@ -178,10 +178,8 @@ class Requests:
         if self._names.has_statement(message.statement):
             expected = Expected(Step.PARSE, on_done=self._barrier(lambda: self._set_statement(message, statement)))
         else:
-            self._set_statement(message, statement)
-            expected = Expected(
-                Step.PARSE, on_done=self._unless(lambda: self._names.drop_statement(message.statement, statement))
-            )
+            parsed = self._names.replace_statement(message.statement, statement, may_skip=self._pipeline.is_within)
+            expected = Expected(Step.PARSE, on_done=parsed)
         self._pipeline.push(expected)
         self._loose.append(_LooseParse(message.statement, statement, decision, [expected]))
         return True
@@ -257,15 +255,19 @@ class Requests:
     def _close(self, data: bytes, start: int, end: int) -> bool:
         message = frontend.parse_named(data, start, end)
         if message.kind == frontend.STATEMENT:
-            self._names.drop_statement(message.name)
+            closing = self._names.close_statement(message.name)
+            self._pipeline.push(Expected(Step.CLOSE, on_done=lambda _: closing()))
         else:
             self._names.drop_portal(message.name)
             self._granted_portals.pop(message.name, None)
-        self._pipeline.push(Expected(Step.CLOSE))
+            self._pipeline.push(Expected(Step.CLOSE))
         return True
 
     def _sync(self, data: bytes, start: int, end: int) -> bool:  # noqa: ARG002
         self._is_refusing = False
+        if self._loose:
+            self.settle_batch()  # what is bound behind the Sync may be something else, if a Parse before it was skipped
+        self._names.segment += 1
         self._pipeline.push(Expected(Step.SYNC))
         return True
 

@@ -146,9 +146,13 @@ def _covers_object(rule: Rule, access: Access) -> bool:
 
 
 def _touches(rule: Rule, operation: Operation, access: Access) -> bool:
-    if rule.operations and not _matches(rule.operations, access.kind):
+    if rule.operations and access.kind != "unknown" and not _matches(rule.operations, access.kind):
         return False
-    if rule.hazards and not any(_matches(rule.hazards, hazard) for hazard in operation.hazards):
+    if (
+        rule.hazards
+        and "unparsed" not in operation.hazards
+        and not any(_matches(rule.hazards, hazard) for hazard in operation.hazards)
+    ):
         return False
     if rule.columns and not any(one == "*" or _matches(rule.columns, one) for one in access.columns):
         return False
