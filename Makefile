@@ -37,8 +37,10 @@ test: lint
 	$(BIN)/python -m tests.deploy_check
 	$(BIN)/python -m pytest -n 2 -m 'not slow'
 
+# The whole stack has the machine to itself: its tests press Ctrl-C, kill, and measure memory.
 test-slow: $(TEST_STAMP) compile
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -n 2 -m slow --ignore tests/e2e --ignore tests/proxyworker/process
+	$(BIN)/python -m pytest -m slow tests/e2e tests/proxyworker/process
 
 lint: $(TEST_STAMP) compile
 	$(BIN)/ruff check
