@@ -415,19 +415,23 @@ class PostgresSession:
             if operation is not shown_for:
                 self._show(shown_for, data, shown_from, start)
                 shown_for, shown_from = operation, start
+            instead = self._without_values(kind, data, start, end)
             if operation is None:
                 shown_from = end
-                self._show_aside(kind, data, start, end)
-            elif operation.charge is not None:
-                instead = self._cuts.instead_of(operation, kind, data, start, end, count=count)
+                self._show_aside(kind, data, start, end, instead)
+            else:
+                if operation.charge is not None:
+                    cut = self._cuts.instead_of(operation, kind, data, start, end, count=count)
+                    instead = instead if cut is None else cut
                 if instead is not None:
                     self._show(operation, data, shown_from, start)
                     self._recorder.shown(operation, instead)
-                    edited = edited or Edited(data)
-                    edited.put(start, end, instead)
                     shown_from = end
-                    if kind != backend.ERROR_RESPONSE:
-                        continue
+            if instead is not None:
+                edited = edited or Edited(data)
+                edited.put(start, end, instead)
+                if kind != backend.ERROR_RESPONSE:
+                    continue
             if kind == backend.PARAMETER_STATUS:
                 self._requests.heed_setting(*backend.parse_parameter_status(data, start, end))
             pipeline.answer(kind, data, start, end, count)
@@ -446,9 +450,18 @@ class PostgresSession:
         if backend.parse_error(data, start, end).severity in ("FATAL", "PANIC"):
             self._was_told_why = True
 
-    def _show_aside(self, kind: int, data: bytes, start: int, end: int) -> None:
+    def _show_aside(self, kind: int, data: bytes, start: int, end: int, instead: bytes | None) -> None:
         if kind in ASYNCHRONOUS or kind == backend.ERROR_RESPONSE:
-            self._recorder.aside(data[start:end])
+            self._recorder.aside(data[start:end] if instead is None else instead)
+
+    def _without_values(self, kind: int, data: bytes, start: int, end: int) -> bytes | None:
+        """An error or a notice without what shows a row, where the policy hides columns. None: as it is.
+
+        "Failing row contains (…)" has all columns of the row, "Key (…)=(…)" those of the key.
+        """
+        if kind not in (backend.ERROR_RESPONSE, backend.NOTICE_RESPONSE) or not self._decider.hides_columns:
+            return None
+        return backend.without_detail(data, start, end)
 
     def _show(self, operation: RecordedOperation | None, data: bytes, start: int, end: int) -> None:
         if operation is None or start == end or self._state is not _State.OPEN:

@@ -134,6 +134,16 @@ def parse_error(data: bytes, start: int, end: int) -> ServerError:
     )
 
 
+def without_detail(data: bytes, start: int, end: int) -> bytes | None:
+    """An ErrorResponse or a NoticeResponse without detail and context; None: it has neither."""
+    fields = data[start + HEADER_BYTES : end - 1].split(b"\x00")
+    kept = [field for field in fields if field[:1] not in (b"D", b"W")]
+    if len(kept) == len(fields):
+        return None
+    body = b"\x00".join(kept) + b"\x00"
+    return data[start : start + 1] + (len(body) + 4).to_bytes(4, "big") + body
+
+
 def parse_command_tag(data: bytes, start: int, end: int) -> str:
     """The tag of a CommandComplete, such as "INSERT 0 5"."""
     frame = data[start:end]
