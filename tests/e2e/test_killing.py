@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -68,6 +68,15 @@ class LoopingPsql:
 @pytest.mark.parametrize("scope", ["session", "agent", "target", "tenant"])
 def test_whoever_is_killed_is_dead_within_the_second_and_the_order_says_so(demo: Demo, scope: str) -> None:
     looping = [LoopingPsql(demo) for _ in range(1 if scope == "session" else PSQLS)]
+    try:
+        _drill(demo, scope, looping)
+    finally:
+        for psql in looping:
+            psql.process.kill()
+            psql.died()
+
+
+def _drill(demo: Demo, scope: str, looping: list[LoopingPsql]) -> None:
     for psql in looping:
         eventually(psql.is_at_work)
     [session, *_] = rows(demo, "sessions/", state="live", agent__name="support-agent")
@@ -75,11 +84,17 @@ def test_whoever_is_killed_is_dead_within_the_second_and_the_order_says_so(demo:
     order = send(demo, "POST", "kill-orders/", {"scope": scope, "subject": subject, "reason": f"drill of a {scope}"})
     assert order["session_count"] == len(looping)
     assert all(f"drill of a {scope}" in psql.died() for psql in looping)
-    eventually(lambda: demo.api(f"kill-orders/{order['id']}/")["state"] == "dead")
-    dead = demo.api(f"kill-orders/{order['id']}/")
+    dead: dict[str, Any] = {}
+
+    def is_told() -> bool:
+        """Dead, and the order's time is the last session's; the worker's record may still correct a session's."""
+        dead.update(demo.api(f"kill-orders/{order['id']}/"))
+        slowest = max((killed["seconds_to_dead"] or 0.0 for killed in dead["sessions"]), default=0.0)
+        return bool(dead["state"] == "dead" and dead["seconds_to_dead"] == slowest)
+
+    eventually(is_told)
     times = sorted(killed["seconds_to_dead"] for killed in dead["sessions"])
     print(f"\nkilled a {scope}: {len(times)} sessions dead after {dead['seconds_to_dead']:.3f} s {times}", end="")
-    assert dead["seconds_to_dead"] == times[-1]
     if scope == "session":
         assert demo.psql("-c", "SELECT 1").returncode == 0
         return

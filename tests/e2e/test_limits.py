@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from concurrent.futures import ThreadPoolExecutor
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -21,18 +22,30 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 LIMIT = 40
-RULE = "drill/few"
+#: Each test has a rule of its own, and with it a budget that nobody has used.
+_NUMBERS = count(1)
 
 
 @pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
     with running_demo(tmp_path_factory.mktemp("limits") / "home", free_port_block()) as demo:
         send(demo, "POST", "policies/", {"name": "drill"})
-        [policy] = rows(demo, "policies/", search="drill")
-        few: dict[str, Any] = {"name": "few", "effect": "limit", "agents": ["support-agent"], "targets": ["*"]}
-        few["limit"] = {"per": "day", "operations": LIMIT, "statement_seconds": 2, "sessions": 3}
-        send(demo, "POST", f"policies/{policy['id']}/publish/", {"rules": [few], "message": "a drill"})
         yield demo
+
+
+@pytest.fixture
+def rule(running: Demo) -> str:
+    """The name of a limit that was just published."""
+    [policy] = rows(running, "policies/", search="drill")
+    few: dict[str, Any] = {
+        "name": f"few-{next(_NUMBERS)}",
+        "effect": "limit",
+        "agents": ["support-agent"],
+        "targets": ["*"],
+    }
+    few["limit"] = {"per": "day", "operations": LIMIT, "statement_seconds": 2, "sessions": 3}
+    send(running, "POST", f"policies/{policy['id']}/publish/", {"rules": [few], "message": "a drill"})
+    return f"drill/{few['name']}"
 
 
 def passes(dsn: str) -> int:
@@ -46,22 +59,22 @@ def passes(dsn: str) -> int:
     raise AssertionError("no limit says no")
 
 
-def budget(demo: Demo) -> dict[str, Any]:
+def budget(demo: Demo, rule: str) -> dict[str, Any]:
     """As REST tells it."""
-    [found] = rows(demo, "budgets/", rule=RULE)
+    [found] = rows(demo, "budgets/", rule=rule)
     return found
 
 
-def test_what_is_used_is_seen_set_back_and_outlives_the_worker(demo: Demo) -> None:
-    assert passes(demo.dsn()) == LIMIT
-    eventually(lambda: budget(demo)["now"]["used"]["operations"] == LIMIT)
-    assert budget(demo)["agent"] == "support-agent"
-    killed = demo.pid("worker")
+def test_what_is_used_is_seen_set_back_and_outlives_the_worker(running: Demo, rule: str) -> None:
+    assert passes(running.dsn()) == LIMIT
+    eventually(lambda: budget(running, rule)["now"]["used"]["operations"] == LIMIT)
+    assert budget(running, rule)["agent"] == "support-agent"
+    killed = running.pid("worker")
     os.kill(killed, signal.SIGKILL)
-    eventually(lambda: demo.pid("worker") != killed)
-    eventually(lambda: _is_refused(demo))
-    send(demo, "POST", f"budgets/{budget(demo)['id']}/reset/", {})
-    eventually(lambda: not _is_refused(demo))
+    eventually(lambda: running.pid("worker") != killed)
+    eventually(lambda: _is_refused(running))
+    send(running, "POST", f"budgets/{budget(running, rule)['id']}/reset/", {})
+    eventually(lambda: not _is_refused(running))
 
 
 def _is_refused(demo: Demo) -> bool:
@@ -75,27 +88,23 @@ def _is_refused(demo: Demo) -> bool:
     return False
 
 
-def test_two_worker_processes_share_a_budget(demo: Demo, tmp_path: Path) -> None:
-    send(demo, "POST", f"budgets/{budget(demo)['id']}/reset/", {})
-    eventually(lambda: not _is_refused(demo))
-    send(demo, "POST", f"budgets/{budget(demo)['id']}/reset/", {})
-    with second_worker(demo, tmp_path) as port:
+def test_two_worker_processes_share_a_budget(running: Demo, rule: str, tmp_path: Path) -> None:
+    with second_worker(running, tmp_path) as port:
         with ThreadPoolExecutor(2) as clients:
-            passed = list(clients.map(passes, (demo.dsn(), through(demo, port))))
+            passed = list(clients.map(passes, (running.dsn(), through(running, port))))
         print(f"\nof {LIMIT} operations {passed} passed through two workers", end="")
         assert LIMIT - 8 <= sum(passed) <= LIMIT  # what was asked before may be told only now; each has leased two
-        eventually(lambda: sum(passed) <= budget(demo)["now"]["used"]["operations"] <= LIMIT)
+        eventually(lambda: sum(passed) <= budget(running, rule)["now"]["used"]["operations"] <= LIMIT)
 
 
-def test_a_long_statement_is_cancelled_and_a_session_too_many_refused(demo: Demo) -> None:
-    send(demo, "POST", f"budgets/{budget(demo)['id']}/reset/", {})
-    eventually(lambda: not _is_refused(demo))
-    with psycopg.connect(demo.dsn(), autocommit=True) as connection:
+@pytest.mark.usefixtures("rule")
+def test_a_long_statement_is_cancelled_and_a_session_too_many_refused(running: Demo) -> None:
+    with psycopg.connect(running.dsn(), autocommit=True) as connection:
         with pytest.raises(psycopg.errors.QueryCanceled, match="lets one run for 2 s"):
             connection.execute("SELECT pg_sleep(60)")
-        others = [psycopg.connect(demo.dsn()) for _ in range(2)]
+        others = [psycopg.connect(running.dsn()) for _ in range(2)]
         with pytest.raises(psycopg.OperationalError, match="allows 3 sessions at once for agent support-agent"):
-            psycopg.connect(demo.dsn())
+            psycopg.connect(running.dsn())
         for other in others:
             other.close()
         assert connection.execute("SELECT 1").fetchone() == (1,)
