@@ -125,6 +125,8 @@ class SessionState:
 
     _moved: bytes = field(default=_NOT_MOVED)
     _read_otherwise: set[str] = field(default_factory=set)
+    _was_otherwise: bool = False
+    _is_unsettled: bool = False
 
     @property
     def is_readable(self) -> bool:
@@ -134,7 +136,17 @@ class SessionState:
     def heed(self, name: str, value: str) -> None:
         """The target says that a setting has this value now."""
         if name in READING_SETTINGS:
+            self._was_otherwise = self._was_otherwise or not is_read_alike(name, value)
             (self._read_otherwise.discard if is_read_alike(name, value) else self._read_otherwise.add)(name)
+
+    def settled(self) -> None:
+        """The target is ready for queries, and has told of all settings that have changed."""
+        self._is_unsettled = False
+
+    def reads_alike(self, text: bytes) -> bool:
+        """Whether the target reads this text as the gate does, so far as is known when it is sent."""
+        # A text of plain characters without a backslash means the same whatever the settings are.
+        return self.is_readable and not (self._is_unsettled and (b"\\" in text or not text.isascii()))
 
     @property
     def has_moved(self) -> bool:
@@ -143,6 +155,8 @@ class SessionState:
 
     def passed(self, statement: Statement) -> None:
         """The statement goes to the target."""
+        # PostgreSQL tells of changed settings only when it is ready for queries; a ROLLBACK changes them back.
+        self._is_unsettled = self._is_unsettled or statement.facts.moves_names or self._was_otherwise
         if statement.facts.moves_names:
             self._moved = hashlib.sha256(self._moved + statement.text).digest()
 

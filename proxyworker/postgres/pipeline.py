@@ -104,6 +104,8 @@ class Pipeline:
         #: After an error the target ignores all until the next Sync; true until that Sync is forwarded.
         self.is_skipping = False
         self._expected: deque[Expected] = deque()
+        #: Nothing was forwarded since the target has said that it is ready: what it had to say of itself is said.
+        self.is_at_rest = True
         #: REFUSALs that have not been said.
         self.refusals = 0
 
@@ -147,6 +149,8 @@ class Pipeline:
             self.is_skipping = False
         if expected.step is Step.REFUSAL:
             self.refusals += 1
+        else:
+            self.is_at_rest = False
         self._expected.append(expected)
 
     @property
@@ -232,6 +236,7 @@ class Pipeline:
             raise TargetBrokeProtocol("a ReadyForQuery that nothing asked for")
         operation = self._expected[0].operation
         self._done(succeeded=operation is None or operation.status is OutcomeStatus.OK)
+        self.is_at_rest = not self._expected
 
     def _error(self, data: bytes, start: int, end: int) -> None:
         error = backend.parse_error(data, start, end)

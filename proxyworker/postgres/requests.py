@@ -9,6 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+import msgspec
+
 from policies.engine import Access, Effect, Kind, Operation
 from policies.engine.operation import NOTHING, UNRESOLVED
 from proxyworker.contract import OutcomeStatus
@@ -33,6 +35,9 @@ FLUSH_MESSAGE: Final = b"H\x00\x00\x00\x04"
 #: Kinds that say nothing beyond the text, where they touch nothing: not worth their place in every record.
 _TELLING_NOTHING: Final = frozenset({Kind.TRANSACTION, Kind.SET, Kind.SHOW, Kind.CURSOR, Kind.SELECT, Kind.PREPARED})
 _FUNCTION_CALL: Final = Facts(operation=Operation(accesses=(Access(Kind.CALL, UNRESOLVED),)))
+
+_STALE_CURSOR: Final = "the policy has changed since a cursor was opened, and what it shows was decided on before"
+_STALE_HELP: Final = "End the transaction and open the cursor again; if it is WITH HOLD, in a new session."
 
 Values = tuple[tuple[bytes | None, bool], ...]
 
@@ -78,6 +83,9 @@ class Requests:
         self._state = SessionState()
         self._granted_portals: dict[bytes, str] = {}
         self.held: HeldOperation | None = None
+        #: Versions of the policy under which cursors and portals were opened: those of the transaction, and those held.
+        self._opened_under: set[str] = set()
+        self._held_under: set[str] = set()
         self._loose: list[_LooseParse] = []
         self._bound: dict[bytes, RecordedOperation] = {}
         self._is_refusing = False
@@ -140,9 +148,16 @@ class Requests:
             hint="Send bulk data by COPY, or in smaller statements.",
         )
 
+    def at_rest(self) -> None:
+        """The target is ready for queries, and nothing is under way."""
+        self._state.settled()
+        if self._pipeline.transaction_status == backend.IDLE:
+            self.transaction_ended()
+
     def transaction_ended(self) -> None:
         """The target is idle outside a transaction, and nothing is under way."""
         self._names.transaction_ended()
+        self._opened_under.clear()
         self._bound.clear()
         self._granted_portals.clear()
 
@@ -292,7 +307,7 @@ class Requests:
     # ------------------------------------------------------------ operations
 
     def _understand(self, text: bytes) -> Facts:
-        return understand(text) if self._state.is_readable else unread(text)
+        return understand(text) if self._state.reads_alike(text) else unread(text)
 
     def _decide(self, statement: Statement) -> tuple[Facts, Decision]:
         """What a statement does, with that of the prepared statements which it executes, and whether it may."""
@@ -309,6 +324,10 @@ class Requests:
         `granted_under`: the version under which it was approved already, as a part of another operation.
         """
         facts, decision = self._decide(statement)
+        if decision.effect is not Effect.DENY and self._is_of_an_earlier_policy(statement, facts, decision):
+            decision = msgspec.structs.replace(
+                decision, effect=Effect.DENY, reason=_STALE_CURSOR, help=_STALE_HELP, approval=None, obligations=()
+            )
         held = self.held
         charge: Charge | Exhausted | None = None
         if decision.obligations and _may_pass_now(decision, held, granted_under) and not _is_free(facts.operation):
@@ -357,9 +376,19 @@ class Requests:
         if charge is not None:
             operation.charge = charge
             self._on_charged(operation)
-        self._state.passed(statement)
+        self._state.passed(Statement(statement.text, facts))
+        if kind == "execute" or any(access.kind == Kind.CURSOR for access in facts.operation.accesses):
+            is_held = b"hold" in statement.text.lower()
+            (self._held_under if is_held else self._opened_under).add(decision.policy_version)
         self.has_write = self.has_write or not facts.is_read
         return operation
+
+    def _is_of_an_earlier_policy(self, statement: Statement, facts: Facts, decision: Decision) -> bool:
+        """Whether it may show the rest of what was decided on by another version; which cursor it is isn't known."""
+        if all(access.kind != Kind.CURSOR for access in facts.operation.accesses):
+            return False
+        is_close = facts.statements == 1 and statement.text.lstrip()[:5].lower() == b"close"
+        return not is_close and not self._opened_under.union(self._held_under) <= {decision.policy_version}
 
     def _budget_known(self) -> None:
         self.waits_for_budget = False

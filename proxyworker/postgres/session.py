@@ -395,8 +395,8 @@ class PostgresSession:
         if self._charged:
             charged, self._charged = self._charged, []
             self._target_valve.set(Pressure.BUDGET, on=self._cuts.settle(charged))
-        if pipeline.is_idle and pipeline.transaction_status == backend.IDLE:
-            self._requests.transaction_ended()
+        if pipeline.is_at_rest:
+            self._requests.at_rest()
         if self._is_holding:
             self._ask_if_idle()
         if not pipeline.is_full:

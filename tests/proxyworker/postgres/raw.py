@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import ssl
 import struct
@@ -61,6 +62,14 @@ class RawClient:
             if kind in (READY, 0):
                 return found
             found.append((kind, body))
+
+    def peek(self) -> bytes:
+        """What has come and was not looked at."""
+        self._socket.settimeout(0.05)
+        with contextlib.suppress(TimeoutError):
+            self.received += self._socket.recv(65_536)
+        self._socket.settimeout(PATIENCE_SECONDS)
+        return self.received[self._looked_at :]
 
     def _message(self) -> tuple[int, bytes]:
         header = self._exactly(5)
