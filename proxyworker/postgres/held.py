@@ -153,6 +153,10 @@ class SessionState:
         """Whether names may lead elsewhere than at the session's start."""
         return self._moved != _NOT_MOVED
 
+    def began_with(self, settings: str) -> None:
+        """The session began with these settings, which lead names elsewhere."""
+        self._moved = hashlib.sha256(self._moved + settings.encode()).digest()
+
     def passed(self, statement: Statement) -> None:
         """The statement goes to the target."""
         # PostgreSQL tells of changed settings only when it is ready for queries; a ROLLBACK changes them back.

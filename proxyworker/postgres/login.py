@@ -171,6 +171,7 @@ class Login:
             opening.recorder.flush()
             _admit_settings(grant, passed_on, now=self._services.clock)
             upstream = await connect(grant.target, grant.credential, passed_on)
+            upstream.began_with = "" if settings_operation(passed_on) is None else repr(sorted(passed_on.items()))
         except TargetError as error:
             _log.warning("target_failed", session=grant.session_id, target=grant.target.name, problem=error.problem)
             opening.give_up("the target could not be reached")

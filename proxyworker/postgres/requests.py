@@ -161,6 +161,10 @@ class Requests:
         self._bound.clear()
         self._granted_portals.clear()
 
+    def began_with(self, settings: str) -> None:
+        """See `SessionState`."""
+        self._state.began_with(settings)
+
     def heed_setting(self, name: str, value: str) -> None:
         """The target says that a setting has this value now (ParameterStatus)."""
         self._state.heed(name, value)

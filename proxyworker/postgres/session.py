@@ -122,6 +122,8 @@ class PostgresSession:
             on_barrier_over=self._barrier_over,
             on_charged=self._cuts.begin,
         )
+        if upstream.began_with:
+            self._requests.began_with(upstream.began_with)
         self._agent_frames = FrameScanner(bytes((frontend.COPY_DATA,)), grant.limits.max_statement_bytes)
         self._agent_gathered = Gathered()
         self._discard_bytes = 0

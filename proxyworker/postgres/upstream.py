@@ -32,13 +32,17 @@ _SCRAM_PLUS: Final = "SCRAM-SHA-256-PLUS"
 
 @dataclass(slots=True)
 class Upstream:
-    """A target that is ready for queries. `greeting`: what it said of itself (ParameterStatus, notices)."""
+    """A target that is ready for queries. `greeting`: what it said of itself (ParameterStatus, notices).
+
+    `began_with`: what the startup message set, if any of it leads names elsewhere.
+    """
 
     handshake: HandshakeProtocol
     process_id: int = 0
     cancel_secret: bytes = field(default=b"", repr=False)
     greeting: bytes = b""
     transaction_status: int = backend.IDLE
+    began_with: str = ""
 
     def settings(self) -> list[tuple[str, str]]:
         """Names and values of the settings in its greeting."""

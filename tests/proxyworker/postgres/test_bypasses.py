@@ -178,6 +178,23 @@ def test_one_deferred_grant_is_good_for_one_of_two_sessions(
     assert count() == 2
 
 
+def test_a_grant_is_for_the_search_path_that_the_session_began_with(
+    control: ScriptedControlPlane, gate: RunningGate, table: str, count: Callable[[], int]
+) -> None:
+    approval = Approval(flow="dba", mode=ApprovalMode.DEFER)
+    control.rules = (EVERYTHING, msgspec.structs.replace(ASK_FIRST, approval=approval))
+    statement = query(f"DELETE FROM {table}")
+    with RawClient(gate, options="-csearch_path=pg_catalog,public") as elsewhere, RawClient(gate) as plain:
+        assert codes(elsewhere.ask(statement)) == ["42501"]
+        asked = control.approvals[gate.held()[0]][0]
+        assert not asked.operation.template
+        control.standing_grants.add(asked.digest)
+        assert codes(plain.ask(statement)) == ["42501"]
+        assert count() == 3
+        assert codes(elsewhere.ask(statement)) == []
+    assert count() == 0
+
+
 # ------------------------------------------------------------ portals and cursors
 
 
