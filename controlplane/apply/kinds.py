@@ -95,7 +95,7 @@ class Kind(Protocol):
 
     @property
     def rank(self) -> int:
-        """Tenant 0, User 10, Agent 20, OidcTrust 30, Target 40, Credential 50, JoinToken 60, ApprovalFlow 65, Policy 70."""
+        """Tenant 0, User 10, Agent 20, OidcTrust 30, Target 40, Credential 50, JoinToken 60, then flows, Policy 70."""
 
     @property
     def document(self) -> type[Document]:

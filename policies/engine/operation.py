@@ -96,6 +96,9 @@ class Hazard(StrEnum):
     NONE = "none"
 
 
+#: Kinds that may do anything: a rule that restricts touches them, whatever kinds it names.
+OPAQUE_KINDS: Final = frozenset({Kind.UNKNOWN, Kind.DO})
+
 #: Hazards that reach beyond the database's rows, or around the gate: an allowing rule must name them to cover them.
 GRAVE_HAZARDS: Final = frozenset(
     {

@@ -12,6 +12,7 @@ from policies.engine.operation import (
     ALL_COLUMNS,
     GRAVE_HAZARDS,
     NOTHING,
+    OPAQUE_KINDS,
     UNRESOLVED,
     Access,
     Hazard,
@@ -87,8 +88,8 @@ class ReadyRule:
         return self.rule.effect in COVERING and named and self.has_kind(kind)
 
     def touches_kind(self, kind: str) -> bool:
-        """Whether it can restrict operations of this kind: what is unknown may be whatever it speaks of."""
-        return self.rule.effect is not Effect.ALLOW and (kind == Kind.UNKNOWN or self.has_kind(kind))
+        """Whether it can restrict operations of this kind: what can't be seen into may be whatever it speaks of."""
+        return self.rule.effect is not Effect.ALLOW and (kind in OPAQUE_KINDS or self.has_kind(kind))
 
     def covers_columns(self, access: Access) -> bool:
         """Whether it takes in all columns of the access."""

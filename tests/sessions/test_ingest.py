@@ -188,9 +188,12 @@ def test_batches_are_append_only_in_the_database(acme: Site, statement: str) -> 
     journal.write(intent(str(acme.session().pk), 1))
     append_records(acme.linked, journal.whole())
     table = JournalBatch._meta.db_table
-    with scope(tenant=acme.tenant), connection.cursor() as cursor:
-        with pytest.raises(DatabaseError, match="permission denied"):
-            cursor.execute(statement.format(table))
+    with (
+        scope(tenant=acme.tenant),
+        connection.cursor() as cursor,
+        pytest.raises(DatabaseError, match="permission denied"),
+    ):
+        cursor.execute(statement.format(table))
 
 
 def test_batches_are_append_only_in_the_orm(acme: Site) -> None:

@@ -146,7 +146,7 @@ def _covers_object(rule: Rule, access: Access) -> bool:
 
 
 def _touches(rule: Rule, operation: Operation, access: Access) -> bool:
-    if rule.operations and access.kind != "unknown" and not _matches(rule.operations, access.kind):
+    if rule.operations and access.kind not in ("unknown", "do") and not _matches(rule.operations, access.kind):
         return False
     if (
         rule.hazards
