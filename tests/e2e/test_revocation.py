@@ -236,6 +236,8 @@ def provider() -> Iterator[Provider]:
 
 @pytest.fixture
 def stage(demo: Demo, provider: Provider) -> Stage:
+    # Whoever came before may have cut the worker's link, which comes back by itself.
+    eventually(lambda: demo.query("SELECT 1") == [(1,)])
     stage = Stage(demo, provider)
     stage.agent_id = stage.send("POST", "agents/", {"name": stage.name})["id"]
     return stage
