@@ -165,23 +165,27 @@ def announce(
 # ---------------------------------------------------------------- delivering
 
 
-def take_due(*, now: datetime) -> list[UUID]:
-    """The notifications that are to be sent now, leased to the caller."""
+def take_due(*, now: datetime) -> list[tuple[UUID, int]]:
+    """The notifications that are to be sent now, each with the number of the try that is leased to the caller."""
     with every_tenant(), transaction.atomic():
         due = Notification.objects.select_for_update(skip_locked=True, of=("self",)).filter(
             state=NotificationState.WAITING, due_at__lte=now
         )
-        ids = list(due.order_by("due_at").values_list("pk", flat=True)[:MAX_DUE])
-        Notification.objects.filter(pk__in=ids).update(due_at=now + LEASE, attempts=models.F("attempts") + 1)
-    return ids
+        taken = {pk: attempts + 1 for pk, attempts in due.order_by("due_at").values_list("pk", "attempts")[:MAX_DUE]}
+        Notification.objects.filter(pk__in=taken).update(due_at=now + LEASE, attempts=models.F("attempts") + 1)
+    return list(taken.items())
 
 
-def deliver(notification_id: UUID, *, now: datetime) -> bool:
-    """Send one that was taken, and keep how it went. True when it arrived."""
+def deliver(notification_id: UUID, attempt: int, *, now: datetime) -> bool:
+    """Make the try that was taken, and keep how it went. True when it arrived.
+
+    A task that comes so late that the next try was taken does nothing. Whatever goes wrong is a failed try: one that
+    left no trace would be made again for ever.
+    """
     with every_tenant():
         notification = Notification.objects.select_related("channel", "tenant").get(pk=notification_id)
     with scope(tenant=notification.tenant_id):
-        if notification.state != NotificationState.WAITING:
+        if notification.state != NotificationState.WAITING or notification.attempts != attempt:
             return notification.state == NotificationState.SENT
         started = time.monotonic()
         try:
@@ -194,6 +198,10 @@ def deliver(notification_id: UUID, *, now: datetime) -> bool:
             return False
         except DeliveryFailed as error:
             _keep_failure(notification, error, took=time.monotonic() - started, now=now)
+            return False
+        except Exception as error:
+            log.exception("notification_broken", channel=notification.channel.name)
+            _keep_failure(notification, DeliveryFailed(type(error).__name__), took=time.monotonic() - started, now=now)
             return False
         with transaction.atomic():
             _keep_attempt(notification, succeeded=True, status=sent.status, answer=sent.answer, started=started)

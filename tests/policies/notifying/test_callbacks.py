@@ -144,8 +144,8 @@ def test_an_old_code_or_one_of_another_tenant_links_nobody(
 def test_from_the_message_over_the_button_to_the_vote(acme: Site, slack: NotificationChannel, peer: Peer) -> None:
     link(acme, slack)
     request = acme.open()
-    [told] = take_due(now=timezone.now())
-    assert deliver(told, now=timezone.now())
+    [(told, attempt)] = take_due(now=timezone.now())
+    assert deliver(told, attempt, now=timezone.now())
     assert from_slack(slack, pressed(request)).status_code == 200
     opened = peer.received[-1]
     assert opened.path == "/api/views.open"
@@ -156,8 +156,8 @@ def test_from_the_message_over_the_button_to_the_vote(acme: Site, slack: Notific
     with scope(tenant=acme.tenant):
         vote = ApprovalVote.objects.get(request=request)
         assert (str(vote.user), vote.comment, vote.via) == ("ada@acme.example", "go on", "slack")
-    for notification_id in take_due(now=timezone.now()):
-        assert deliver(notification_id, now=timezone.now())
+    for notification_id, number in take_due(now=timezone.now()):
+        assert deliver(notification_id, number, now=timezone.now())
     assert peer.received[-1].path == "/api/chat.update"
 
 

@@ -52,7 +52,7 @@ def tell(office: Office, key: str = "1:opened", **more: Any) -> int:
 def run(now: datetime | None = None) -> list[bool]:
     """Deliver what is due."""
     at = now or timezone.now()
-    return [deliver(notification_id, now=at) for notification_id in take_due(now=at)]
+    return [deliver(notification_id, attempt, now=at) for notification_id, attempt in take_due(now=at)]
 
 
 def only(office: Office) -> Notification:
@@ -152,9 +152,24 @@ def test_nobody_else_takes_what_somebody_is_sending_until_the_lease_is_over(offi
     office.channel(ChannelKind.WEBHOOK)
     tell(office)
     now = timezone.now()
-    [taken] = take_due(now=now)
+    [(taken, _)] = take_due(now=now)
     assert take_due(now=now) == []
-    assert take_due(now=now + timedelta(seconds=61)) == [taken]
+    assert take_due(now=now + timedelta(seconds=61)) == [(taken, 2)]
+    # The first comes late, out of a long queue: the second is under way already.
+    assert not deliver(taken, 1, now=now)
+    assert office.peer.received == []
+    assert deliver(taken, 2, now=now)
+    assert attempts(office) == [(2, True, 200)]
+
+
+def test_what_breaks_while_it_is_sent_is_a_failed_try_and_not_made_for_ever(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    office.channel(ChannelKind.WEBHOOK)
+    tell(office)
+    monkeypatch.setattr("policies.notifying.signatures.hmac", None)
+    assert run() == [False]
+    assert attempts(office) == [(1, False, 0)]
 
 
 def test_an_announcement_that_is_rolled_back_was_never_made(office: Office) -> None:
