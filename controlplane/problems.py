@@ -10,7 +10,8 @@ from collections.abc import Iterator, Mapping
 from http import HTTPStatus
 from typing import Any
 
-from django.core.exceptions import NON_FIELD_ERRORS, PermissionDenied, ValidationError
+from django.conf import settings
+from django.core.exceptions import NON_FIELD_ERRORS, PermissionDenied, RequestDataTooBig, ValidationError
 from django.db import DataError
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.views.defaults import page_not_found
@@ -24,6 +25,11 @@ PROBLEM_CONTENT_TYPE = "application/problem+json"
 _NOT_HERE = "There is no such thing here, or you may not see it."
 
 
+class _BodyTooLarge(exceptions.APIException):
+    status_code = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+    default_detail = f"Send at most {settings.DATA_UPLOAD_MAX_MEMORY_SIZE:,} bytes in one request."
+
+
 def problem_response(error: Exception, _context: Mapping[str, Any]) -> Response | None:
     """DRF's exception handler. None for what isn't foreseen."""
     match error:
@@ -35,6 +41,8 @@ def problem_response(error: Exception, _context: Mapping[str, Any]) -> Response 
             return _problem(HTTPStatus.CONFLICT, str(error), [{"field": error.field, "problem": str(error)}])
         case DataError():  # such as a NUL, or a time outside of PostgreSQL's: what it says would quote the value
             return _invalid([{"field": "", "problem": "A value is out of range, or has a character that isn't text."}])
+        case RequestDataTooBig():
+            error = _BodyTooLarge()
         case ValidationError():
             return _invalid(list(_django_errors(error)))
         case exceptions.ValidationError():

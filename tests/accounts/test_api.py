@@ -8,6 +8,7 @@ from uuid import uuid4
 
 import pytest
 import time_machine
+from django.conf import settings
 from django.test import Client
 from django.utils import timezone
 from django_scopes import scope
@@ -389,6 +390,17 @@ def test_a_session_needs_the_csrf_token_to_change_anything(acme: Site) -> None:
     client = Client(enforce_csrf_checks=True)
     client.force_login(acme.people[Role.ADMIN])
     assert client.post("/api/v1/agents/", AGENT, content_type="application/json").status_code == 403
+
+
+def test_a_body_beyond_the_bound_is_refused_as_a_problem_with_the_bound(acme: Site) -> None:
+    answer = signed_in(acme.people[Role.ADMIN]).post(
+        "/api/v1/agents/",
+        data=b'{"name": "' + b"x" * settings.DATA_UPLOAD_MAX_MEMORY_SIZE,
+        content_type="application/json",
+    )
+    assert answer.status_code == 413
+    assert answer.headers["Content-Type"] == "application/problem+json"
+    assert f"at most {settings.DATA_UPLOAD_MAX_MEMORY_SIZE:,} bytes" in answer.json()["detail"]
 
 
 def test_a_body_that_is_no_json_is_a_problem_not_a_crash(acme: Site) -> None:
