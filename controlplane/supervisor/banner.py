@@ -7,7 +7,8 @@ import sys
 from typing import TYPE_CHECKING, Final
 
 from controlplane.supervisor.embedded import postgres_tool
-from controlplane.supervisor.seeding import ADMIN_EMAIL, AGENTS
+from controlplane.supervisor.layout import PROJECT
+from controlplane.supervisor.seeding import ADMIN_EMAIL, AGENTS, PEOPLE
 
 if TYPE_CHECKING:
     from controlplane.supervisor.seed import Demo
@@ -19,6 +20,7 @@ Narrowgate is up. An agent's password is its token, good until {expires_at:%H:%M
     {admin_url}
     {email}
     {password}
+    (and with the same password, to see what other roles see: {people})
 
   An agent with psql
     PGPASSFILE={password_file} {psql} "{dsn}"
@@ -35,8 +37,12 @@ Narrowgate is up. An agent's password is its token, good until {expires_at:%H:%M
   An agent whose changes wait for a yes: it holds, and you approve at {inbox_url}
     PGPASSFILE={password_file} {psql} "{held_dsn}" -c "UPDATE orders SET status = 'shipped' WHERE id = 1"
 
-  The sessions, over REST
+  The sessions, over REST ({api_url}docs/ describes all of it)
     curl -sS -H @{header_file} {api_url}sessions/
+
+  Policies and all else from YAML, with the difference first
+    set -a; . {environment_file}; set +a
+    {python} {manage} apply -f {examples}/analyst.yaml --dry-run
 
 For programs, all of this is in {demo_file}. Logs are in {log_folder}. Ctrl-C stops everything.
 """
@@ -60,6 +66,10 @@ def banner(demo: Demo) -> str:
         dsn=demo.dsn(AGENTS[0]),
         refused_dsn=demo.dsn(AGENTS[1]),
         held_dsn=demo.dsn(AGENTS[2]),
+        people=", ".join(PEOPLE),
+        environment_file=layout.environment_file,
+        manage=PROJECT / "manage.py",
+        examples=PROJECT / "docs" / "learn",
         inbox_url=f"{layout.web_url}/approvals/",
         demo_file=layout.demo_file,
         log_folder=layout.log_folder,

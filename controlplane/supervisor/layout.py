@@ -92,6 +92,10 @@ class Layout:
     def demo_file(self) -> Path:
         return self.home / "demo.json"
 
+    @property
+    def environment_file(self) -> Path:
+        return self.home / "demo.env"
+
     def make_folders(self) -> None:
         """All of ours, for ourselves only."""
         for folder in (self.log_folder, self.tls_folder, self.secret_folder, self.run_folder, self.worker_folder):
@@ -148,6 +152,10 @@ class Layout:
             "DATABASE_URL": self.database_url,
             "REDIS_URL": self.redis_url,
         }
+
+    def command_environment(self) -> dict[str, str]:
+        """What a person's shell needs beside its own for `manage.py` to work on this demo."""
+        return {name: text for name, text in self.control_plane_environment().items() if name not in _INHERITED}
 
     def migration_environment(self) -> dict[str, str]:
         """For `manage.py migrate`: with the role that owns the tables, if there is one."""

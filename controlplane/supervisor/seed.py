@@ -1,13 +1,14 @@
 """Sets the demo up in the control plane, through `manage.py apply`, and tells others what there is to try.
 
 Files in the home folder, all with mode 0600: `demo.json` for programs, and for people's commands `agent-token`,
-`agent.pgpass` (libpq's password file) and `api-header` (for curl).
+`agent.pgpass` (libpq's password file), `api-header` (for curl) and `demo.env` (for `manage.py`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import shlex
 import sys
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -20,7 +21,7 @@ from controlplane.supervisor import target
 from controlplane.supervisor.children import run_to_end
 from controlplane.supervisor.embedded import START_SECONDS, StartFailed, tail, write_private
 from controlplane.supervisor.layout import PROJECT, WORKER
-from controlplane.supervisor.seeding import ADMIN_EMAIL, AGENTS, TENANT, TOKEN_LIFETIME
+from controlplane.supervisor.seeding import ADMIN_EMAIL, AGENTS, PEOPLE, TENANT, TOKEN_LIFETIME
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -75,6 +76,7 @@ class Demo:
                 "email": ADMIN_EMAIL,
                 "password": layout.secret("admin-password"),
                 "api_token": self.api_token,
+                "people": PEOPLE,
             },
             "gate": {
                 "host": "localhost",
@@ -170,4 +172,8 @@ def publish(demo: Demo) -> None:
     write_private(demo.token_file, demo.agent_tokens[AGENTS[0]])
     write_private(demo.password_file, lines)
     write_private(demo.header_file, f"Authorization: Bearer {demo.api_token}\n")
+    variables = demo.layout.command_environment().items()
+    write_private(
+        demo.layout.environment_file, "".join(f"{name}={shlex.quote(text)}\n" for name, text in sorted(variables))
+    )
     write_private(demo.layout.demo_file, json.dumps(demo.as_json(), indent=2) + "\n")

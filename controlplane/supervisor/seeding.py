@@ -16,6 +16,13 @@ import django
 
 TENANT: Final = "demo"
 ADMIN_EMAIL: Final = "admin@example.com"
+#: Who else there is, with the administrator's password: the address and the role.
+PEOPLE: Final = {
+    "lead@example.com": "admin",
+    "approver@example.com": "approver",
+    "auditor@example.com": "auditor",
+    "viewer@example.com": "viewer",
+}
 #: One that a rule lets through to the shop, one that none does, one whose changes wait for somebody's yes.
 AGENTS: Final = ("support-agent", "intern-agent", "repair-agent")
 #: For a day of trying out; each start issues new ones.

@@ -12,6 +12,7 @@ from django_scopes import scope
 from accounts.actions import save_membership, save_user
 from accounts.models import Agent, Membership, Tenant, User
 from controlplane.authority import Role
+from controlplane.supervisor.seeding import ADMIN_EMAIL, PEOPLE, TENANT
 from policies.access import effective_policy
 from policies.engine import Decision, Effect, Principal, SessionPolicy, Target
 from proxyworker.postgres.understand import understand
@@ -75,13 +76,12 @@ CASES: dict[str, list[tuple[str, Effect, str]]] = {
 
 
 @pytest.fixture
-def acme() -> Tenant:
-    """A tenant with a sponsor, people who approve, and the demo's target."""
-    tenant = Tenant.objects.create(slug="acme", name="Acme")
-    people = {"ada": Role.OWNER, "ben": Role.APPROVER, "cleo": Role.APPROVER, "dan": Role.ADMIN}
-    for name, role in people.items():
-        user = save_user(User(email=f"{name}@acme.example"), acting_user=None)
-        save_membership(Membership(tenant=tenant, user=user, role=role), acting_user=None)
+def demo() -> Tenant:
+    """The demo's tenant, its people and its target: the examples apply there as they are."""
+    tenant = Tenant.objects.create(slug=TENANT, name="Demo Shop")
+    for email, role in {ADMIN_EMAIL: "owner", **PEOPLE}.items():
+        user = save_user(User(email=email), acting_user=None)
+        save_membership(Membership(tenant=tenant, user=user, role=Role(role)), acting_user=None)
     with scope(tenant=tenant):
         target = TargetRow(tenant=tenant, name="shop", host="db.internal", database="shop")
         save_target(target, acting_user=None)
@@ -103,8 +103,8 @@ def decide(session: SessionPolicy, text: str) -> Decision:
 
 
 @pytest.mark.parametrize("example", CASES)
-def test_an_example_decides_as_its_page_says(acme: Tenant, example: str) -> None:
-    session = session_of(acme, example)
+def test_an_example_decides_as_its_page_says(demo: Tenant, example: str) -> None:
+    session = session_of(demo, example)
     for text, effect, rule in CASES[example]:
         decision = decide(session, text)
         assert (decision.effect, text) == (effect, text), decision
@@ -113,9 +113,9 @@ def test_an_example_decides_as_its_page_says(acme: Tenant, example: str) -> None
 
 @pytest.mark.parametrize("example", CASES)
 def test_applying_an_example_again_changes_nothing(
-    acme: Tenant, example: str, capsys: pytest.CaptureFixture[str]
+    demo: Tenant, example: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    session_of(acme, example)
+    session_of(demo, example)
     capsys.readouterr()
     call_command("apply", file=[LEARN / f"{example}.yaml"])
     assert capsys.readouterr().out.endswith("no changes\n")
@@ -130,21 +130,21 @@ def test_every_example_has_its_cases_and_its_place_on_the_page() -> None:
 
 @pytest.mark.parametrize("text", ["SELECT email FROM customers", "SELECT * FROM customers", "SELECT c FROM customers c",
                                   "SELECT upper(phone) FROM public.customers"])  # fmt: skip
-def test_what_support_may_see_masked_only_is_never_shown_plain(acme: Tenant, text: str) -> None:
-    decision = decide(session_of(acme, "support"), text)
+def test_what_support_may_see_masked_only_is_never_shown_plain(demo: Tenant, text: str) -> None:
+    decision = decide(session_of(demo, "support"), text)
     assert decision.effect is ALLOW
     masked = [obligation for obligation in decision.obligations if obligation.mask is not None]
     assert [obligation.object for obligation in masked] == ["public.customers"] or masked[0].object == "customers"
 
 
-def test_what_analysts_read_counts_towards_their_day(acme: Tenant) -> None:
-    decision = decide(session_of(acme, "analyst"), "SELECT id FROM orders")
+def test_what_analysts_read_counts_towards_their_day(demo: Tenant) -> None:
+    decision = decide(session_of(demo, "analyst"), "SELECT id FROM orders")
     [limited] = [obligation.limit for obligation in decision.obligations if obligation.limit is not None]
     assert (limited.rows, limited.statement_seconds) == (200_000, 30)
 
 
-def test_a_migration_asks_two_people_and_holds_or_defers(acme: Tenant) -> None:
-    session = session_of(acme, "migration")
+def test_a_migration_asks_two_people_and_holds_or_defers(demo: Tenant) -> None:
+    session = session_of(demo, "migration")
     held, deferred = (
         decide(session, text).approval
         for text in ("ALTER TABLE orders ADD COLUMN weight integer", "DELETE FROM orders WHERE id = 7")
