@@ -28,8 +28,8 @@ from proxyworker.contract import (
     decode_from_control_plane,
     encode,
 )
-from sessions.link import _QUESTION_THREADS
 from sessions.routing import websocket_urlpatterns
+from sessions.threads import QUESTION_THREADS
 from tests.sessions.conftest import Site
 
 T = TypeVar("T")
@@ -105,10 +105,10 @@ async def connected() -> AsyncIterator[ScriptedWorker]:
 
 async def _threads_are_idle() -> None:
     """Wait until no question is in a thread any more: it would hold locks when the test's tables are emptied."""
-    count = _QUESTION_THREADS._max_workers
+    count = QUESTION_THREADS._max_workers
     together = threading.Barrier(count)
     loop = asyncio.get_running_loop()
-    waiting = (loop.run_in_executor(_QUESTION_THREADS, together.wait, ANSWER_SECONDS) for _ in range(count))
+    waiting = (loop.run_in_executor(QUESTION_THREADS, together.wait, ANSWER_SECONDS) for _ in range(count))
     await asyncio.gather(*waiting)
 
 

@@ -45,8 +45,9 @@ from proxyworker.contract import (
     encode,
 )
 from sessions.killing.actions import kill
-from sessions.link import CLOSE_FAULT, CLOSE_REFUSED
+from sessions.link import CLOSE_FAULT
 from sessions.models import AgentSession, Operation
+from sessions.pushing import CLOSE_REFUSED
 from targets.actions import issue_join_token, save_target, save_worker
 from targets.models import JoinToken, ProxyWorker
 from tests.sessions.conftest import Site
@@ -262,7 +263,7 @@ async def test_a_withdrawn_worker_that_never_says_how_its_sessions_ended_is_cut_
         acme.worker.is_active = False
         save_worker(acme.worker, acting_user=None)
 
-    monkeypatch.setattr("sessions.link.DISMISSED_SECONDS", 0.1)
+    monkeypatch.setattr("sessions.pushing.DISMISSED_SECONDS", 0.1)
     async with signed_on(acme) as worker:
         await worker.send(question(await agent_token(acme)))
         await worker.receive(SessionGrant)

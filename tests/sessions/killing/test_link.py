@@ -26,7 +26,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 @pytest.fixture
 def no_poll(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a link does within the test, it does because it was woken."""
-    monkeypatch.setattr(link, "POLL_SECONDS", 10 * ANSWER_SECONDS)
+    monkeypatch.setattr(pushing, "POLL_SECONDS", 10 * ANSWER_SECONDS)
 
 
 async def ordered(site: Site, subject: object, reason: str = "it runs wild") -> KillOrder:
@@ -110,7 +110,7 @@ async def test_of_a_tenant_every_workers_sessions_end_and_the_silent_one_is_wait
 
 async def test_when_the_wake_up_is_lost_the_poll_finds_the_order(acme: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(actions, "_send_wake_ups", lambda _: None)
-    monkeypatch.setattr(link, "POLL_SECONDS", 0.2)
+    monkeypatch.setattr(pushing, "POLL_SECONDS", 0.2)
     async with signed_on(acme) as worker:
         await worker.send(question(await agent_token(acme)))
         grant = await worker.receive(SessionGrant)
