@@ -10,7 +10,7 @@ from django.utils import timezone
 from django_scopes import scope
 
 from proxyworker.contract import Ack, RefusalCode, Refused, Revoke, SessionGrant
-from sessions import actions, link
+from sessions import actions, pushing
 from sessions.killing.actions import kill, lift
 from sessions.killing.models import KillOrder, with_progress
 from sessions.models import AgentSession
