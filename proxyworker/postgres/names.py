@@ -105,7 +105,8 @@ class Names:
 
     def statement(self, name: bytes) -> Statement:
         """What the name stands for. A name that was not made here is one that SQL made; its text is on record there."""
-        if self._in_doubt.get(name, self.segment) != self.segment:
+        # Which letters beyond ASCII are the same in a name hangs on the target's encoding.
+        if not name.isascii() or self._in_doubt.get(name, self.segment) != self.segment:
             return _unknown(b"EXECUTE", name, NAMELESS_UNKNOWN_FACTS)
         return self._statements.get(name) or _unknown(b"EXECUTE", name, NAMELESS_UNKNOWN_FACTS)
 

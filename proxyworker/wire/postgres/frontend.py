@@ -1,7 +1,7 @@
 """Messages from the client ("Message Formats", those marked F).
 
 Parsers take a whole frame, header and all, as (buffer, start, end), and raise `MalformedMessage`. Texts stay bytes:
-their encoding is the session's.
+their encoding is the session's. Names are what the target tells apart, so two that are one to it are one here.
 """
 
 from __future__ import annotations
@@ -29,6 +29,9 @@ COPY_FAIL: Final = ord("f")
 TERMINATE: Final = ord("X")
 PASSWORD: Final = ord("p")
 
+#: By so many bytes PostgreSQL tells the names of statements and portals apart (NAMEDATALEN - 1); what follows is as if
+#: it weren't there.
+MAX_NAME_BYTES: Final = 63
 #: The protocol counts them by 16 bits.
 MAX_PARAMETERS: Final = 65_535
 
@@ -94,7 +97,9 @@ def parse_parse(data: bytes, start: int, end: int) -> Parse:
     if at + 2 > end or at + 2 + 4 * _UINT16.unpack_from(data, at)[0] != end:
         raise MalformedMessage("Parse: the parameter types do not fill the message")
     return Parse(
-        statement=data[start + HEADER_BYTES : name_end], text=data[name_end + 1 : text_end], types=data[at + 2 : end]
+        statement=_statement(data[start + HEADER_BYTES : name_end]),
+        text=data[name_end + 1 : text_end],
+        types=data[at + 2 : end],
     )
 
 
@@ -127,8 +132,8 @@ def parse_bind(data: bytes, start: int, end: int) -> Bind:
     if at != end:
         raise MalformedMessage("Bind: bytes after the result formats")
     return Bind(
-        portal=data[start + HEADER_BYTES : portal_end],
-        statement=data[portal_end + 1 : statement_end],
+        portal=data[start + HEADER_BYTES : portal_end][:MAX_NAME_BYTES],
+        statement=_statement(data[portal_end + 1 : statement_end]),
         values=tuple(values),
     )
 
@@ -139,7 +144,7 @@ def parse_execute(data: bytes, start: int, end: int) -> Execute:
     if portal_end + 5 != end:
         raise MalformedMessage("Execute: a wrong length")
     max_rows = _INT32.unpack_from(data, portal_end + 1)[0]
-    return Execute(portal=data[start + HEADER_BYTES : portal_end], max_rows=max(max_rows, 0))
+    return Execute(portal=data[start + HEADER_BYTES : portal_end][:MAX_NAME_BYTES], max_rows=max(max_rows, 0))
 
 
 def parse_named(data: bytes, start: int, end: int) -> Named:
@@ -149,7 +154,8 @@ def parse_named(data: bytes, start: int, end: int) -> Named:
     name_end = _terminator(data, start + HEADER_BYTES + 1, end, "Describe or Close: the name")
     if name_end + 1 != end:
         raise MalformedMessage("Describe or Close: a wrong length")
-    return Named(kind=data[start + HEADER_BYTES], name=data[start + HEADER_BYTES + 1 : name_end])
+    kind, name = data[start + HEADER_BYTES], data[start + HEADER_BYTES + 1 : name_end]
+    return Named(kind=kind, name=_statement(name) if kind == STATEMENT else name[:MAX_NAME_BYTES])
 
 
 def parse_password(frame: bytes) -> bytes:
@@ -216,6 +222,14 @@ def build_sasl_initial(mechanism: str, response: bytes) -> bytes:
 def build_sasl_response(response: bytes) -> bytes:
     """SASLResponse."""
     return b"p" + (len(response) + 4).to_bytes(4, "big") + response
+
+
+def _statement(name: bytes) -> bytes:
+    """As the target tells statements apart. Beyond ASCII that hangs on its encoding and the session's."""
+    kept = name[:MAX_NAME_BYTES]
+    if not kept.isascii():
+        raise MalformedMessage("the name of a prepared statement that is not ASCII")
+    return kept
 
 
 def _terminator(data: bytes, at: int, end: int, what: str) -> int:
