@@ -36,6 +36,8 @@ class TenantModelAdmin(ModelAdmin):
     can_delete: ClassVar[bool] = False
     #: How a row leads to its tenant's id.
     tenant_id_path: ClassVar[str] = "tenant_id"
+    #: Said where the list is empty: what would be in it, and what to do.
+    empty_text: ClassVar[str] = ""
 
     list_per_page = ROWS_PER_PAGE
     list_fullwidth = True
@@ -82,6 +84,16 @@ class TenantModelAdmin(ModelAdmin):
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """As for a change, where the page offers deletion at all."""
         return self.can_delete and self.has_change_permission(request, obj)
+
+    def get_list_display(self, request: HttpRequest) -> Any:
+        """Without the tenant, for whoever knows one only."""
+        columns = super().get_list_display(request)
+        return columns if _knows_several(request) else [column for column in columns if column != "tenant"]
+
+    def get_list_filter(self, request: HttpRequest) -> Any:
+        """Likewise."""
+        filters = super().get_list_filter(request)
+        return filters if _knows_several(request) else [one for one in filters if _filtered(one) != "tenant"]
 
     # -- forms
 
@@ -187,6 +199,15 @@ def writable_tenants(request: HttpRequest, power: Power | None) -> models.QueryS
     if power is None:
         return tenants.none()
     return tenants.filter(pk__in=authority.tenant_ids(power))
+
+
+def _knows_several(request: HttpRequest) -> bool:
+    authority = authority_of(request)
+    return authority.is_operator or len(authority.roles) > 1
+
+
+def _filtered(one: Any) -> Any:
+    return one[0] if isinstance(one, tuple) else one
 
 
 # Pages that packages brought along know neither tenants nor roles. Their apps are loaded before this one's.

@@ -65,6 +65,7 @@ GROUPS: Final[tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...]] = (
         (
             ("targets", "target", "database"),
             ("targets", "credential", "lock"),
+            ("targets", "columnlabel", "label"),
             ("targets", "proxyworker", "dns"),
             ("targets", "jointoken", "confirmation_number"),
         ),
@@ -99,10 +100,10 @@ GROUPS: Final[tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...]] = (
 def sidebar(request: HttpRequest) -> list[dict[str, Any]]:
     """Unfold's navigation for this person."""
     pages = {(model._meta.app_label, model._meta.model_name): page for model, page in admin.site._registry.items()}
-    navigation = []
+    first = [{"title": "Overview", "icon": "home", "link": reverse("admin:index")}]
     if authority_of(request).may(Power.AUDIT):
-        inbox = {"title": "Approvals", "icon": "approval", "link": reverse("approvals")}
-        navigation.append({"title": "Waiting", "separator": False, "items": [inbox]})
+        first.append({"title": "Approvals", "icon": "approval", "link": reverse("approvals")})
+    navigation: list[dict[str, Any]] = [{"title": "", "separator": False, "items": first}]
     for title, entries in GROUPS:
         items = [
             {

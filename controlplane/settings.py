@@ -11,6 +11,7 @@ from urllib.parse import unquote, urlsplit
 
 import dj_database_url
 from csp.constants import NONE, SELF, UNSAFE_EVAL, UNSAFE_INLINE
+from django.templatetags.static import static
 from django.urls import reverse_lazy
 
 from controlplane.env import Mode, read_environment
@@ -78,6 +79,8 @@ MIDDLEWARE = [
 TEMPLATES = [
     {
         "BACKEND": "django.template.backends.django.DjangoTemplates",
+        # In place of what packages bring along.
+        "DIRS": [Path(__file__).parent / "templates_first"],
         "APP_DIRS": True,
         "OPTIONS": {
             "context_processors": [
@@ -362,6 +365,8 @@ UNFOLD = {
     "SHOW_HISTORY": False,
     "SHOW_VIEW_ON_SITE": False,
     "ENVIRONMENT": "controlplane.navigation.environment_badge",
+    "DASHBOARD_CALLBACK": "sessions.home.overview",
+    "STYLES": [lambda _request: static("controlplane/admin.css")],
     "ACCOUNT": {"navigation": [{"title": "Where you are signed in", "link": reverse_lazy("my-sessions")}]},
     "SIDEBAR": {
         "show_search": True,

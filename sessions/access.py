@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
 
-from django.db.models import Exists, OuterRef, Q, QuerySet
+from django.db.models import Count, Exists, OuterRef, Q, QuerySet
 from django.db.models.fields.json import KT
 from django.db.models.functions import Lower, Substr
 
@@ -15,7 +15,7 @@ from accounts.models import AgentToken, OidcTrust
 from policies.access import effective_policy
 from policies.engine import Policy
 from sessions.killing.access import is_stopped
-from sessions.models import AgentSession, Operation, SessionState
+from sessions.models import AgentSession, Operation, OperationStatus, SessionState
 from targets.access import find_worker
 
 #: What an agent is told when a right was taken away, not the session.
@@ -34,12 +34,12 @@ class Standing:
     policy: Policy | None = None
 
 
-def standing_of(worker_id: UUID, *, public_key: bytes) -> Standing:
-    """In its scope: whether the worker may still serve under that key, and which of its sessions have to end."""
+def standing_of(worker_id: UUID, *, public_key: bytes, process: int = 0) -> Standing:
+    """In its scope: whether the worker may still serve under that key, and which of the process's sessions must end."""
     worker = find_worker(worker_id)
     if worker is None or not worker.is_active or not worker.tenant.is_active or bytes(worker.public_key) != public_key:
         return Standing(is_welcome=False, to_end={})
-    unfinished = AgentSession.objects.filter(worker=worker).annotate(person=Lower(KT("principal__on_behalf_of")))
+    unfinished = AgentSession.objects.filter(worker=worker, process=process).annotate(person=Lower(KT("principal__on_behalf_of")))
     revoked = AgentToken.objects.filter(revoked_at__isnull=False)
     proof_revoked = Exists(revoked.filter(token_id=Substr(OuterRef("credential_id"), len("token:") + 1)))
     withdrawn = Q(agent__is_active=False) | Q(target__is_active=False) | Q(proof_revoked)
@@ -53,10 +53,10 @@ def standing_of(worker_id: UUID, *, public_key: bytes) -> Standing:
     return Standing(is_welcome=True, to_end=to_end, policy=effective_policy(worker.tenant_id))
 
 
-def has_open_sessions(worker_id: UUID) -> bool:
-    """In its scope: whether the worker has yet to say how a session of its ended."""
-    is_open = AgentSession.objects.filter(worker=worker_id, state__in=(SessionState.GRANTED, SessionState.LIVE))
-    return bool(is_open.exists())
+def has_open_sessions(worker_id: UUID, *, process: int) -> bool:
+    """In its scope: whether the worker's process has yet to say how a session of its ended."""
+    own = AgentSession.objects.filter(worker=worker_id, process=process)
+    return bool(own.filter(state__in=(SessionState.GRANTED, SessionState.LIVE)).exists())
 
 
 def statements_of(session: AgentSession, *, containing: str = "", status: str = "") -> QuerySet[Operation]:
@@ -65,6 +65,12 @@ def statements_of(session: AgentSession, *, containing: str = "", status: str = 
     if containing:
         operations = operations.filter(text__icontains=containing)
     return operations.filter(status=status) if status else operations
+
+
+def outcomes_of(session: AgentSession) -> dict[str, int]:
+    """How many of the session's operations came out how, by the status's words."""
+    counted = Operation.objects.filter(session=session).order_by("status").values_list("status")
+    return {OperationStatus(status).label: count for status, count in counted.annotate(count=Count("pk"))}
 
 
 def sessions_with_statement(containing: str) -> QuerySet[Operation, Any]:

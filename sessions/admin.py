@@ -22,7 +22,7 @@ from controlplane.admin import ReadOnlyTenantAdmin
 from controlplane.authority import Power, authority_of
 from controlplane.pages import asking_page
 from policies.approvals.access import waiting_in
-from sessions.access import sessions_with_statement, statements_of
+from sessions.access import outcomes_of, sessions_with_statement, statements_of
 from sessions.killing import admin as killing  # noqa: F401  # registers its pages
 from sessions.killing.actions import kill
 from sessions.models import (
@@ -44,6 +44,9 @@ STATUS_LABELS: Final = {
 STATEMENTS_PER_PAGE: Final = 100
 #: A statement in a list: enough to know it again.
 EXCERPT_CHARACTERS: Final = 120
+
+#: Shows what `sessions.home` gathers.
+admin.site.index_template = "agent_sessions/home.html"
 
 
 class EndForm(forms.Form):
@@ -79,6 +82,7 @@ class AgentSessionAdmin(ReadOnlyTenantAdmin):
     list_select_related = ("tenant", "agent", "target", "worker")
     search_fields = ("agent__name", "target__name", "client_address", "client_name", "id")
     search_help_text = "Agent, target, address, client, or words of a statement"
+    empty_text = "An agent that connects through a worker is listed here, with each of its statements."
     ordering = ("-granted_at",)
     date_hierarchy = "granted_at"
     actions_detail = ("end",)
@@ -120,6 +124,7 @@ class AgentSessionAdmin(ReadOnlyTenantAdmin):
                 "statement_query": query,
                 "statement_status": status,
                 "statement_statuses": OperationStatus.choices,
+                "statement_counts": outcomes_of(session),
                 "waiting": waiting_in(session.pk),
             }
         return super().changeform_view(request, object_id, form_url, extra_context)
@@ -180,7 +185,7 @@ class AgentSessionAdmin(ReadOnlyTenantAdmin):
 class OperationAdmin(ReadOnlyTenantAdmin):
     """Statements of all sessions, to search in."""
 
-    list_display = ("when", "status_label", "agent", "target", "excerpt", "kind", "rows", "took", "error_code")
+    list_display = ("when", "status_label", "agent", "target", "excerpt", "rule", "rows", "took", "error_code")
     list_filter = (
         ("status", ChoicesDropdownFilter),
         ("at", RangeDateTimeFilter),
@@ -190,8 +195,9 @@ class OperationAdmin(ReadOnlyTenantAdmin):
     )
     list_filter_submit = True
     list_select_related = ("tenant", "session__agent", "session__target")
-    search_fields = ("text", "error_code")
-    search_help_text = "Words of a statement, or an error code"
+    search_fields = ("text", "error_code", "rule", "session__agent__name")
+    search_help_text = "Words of a statement, a rule, an agent, or an error code"
+    empty_text = "Each statement of an agent is listed here, with what was decided and what came of it."
     ordering = ("-at",)
     fields = (
         ("session_link", "op", "kind"), "statement", "parameters", ("status_label", "at", "took"),
@@ -285,6 +291,8 @@ class SessionRefusalAdmin(ReadOnlyTenantAdmin):
     list_filter_submit = True
     list_select_related = ("tenant", "agent", "worker")
     search_fields = ("target_name", "client_host", "agent__name", "reason")
+    search_help_text = "Agent, target, address, or words of the reason"
+    empty_text = "Whoever tries to connect and isn't let in is listed here: once for each kind of attempt and hour."
     ordering = ("-last_at",)
     fields = (
         "tenant",

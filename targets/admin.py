@@ -44,6 +44,8 @@ class TargetAdmin(TenantModelAdmin):
     list_filter_submit = True
     list_select_related = ("tenant", "credential")
     search_fields = ("name", "host", "database", "environment")
+    search_help_text = "Name, host, database or environment"
+    empty_text = "A target is a database that agents reach by its name here. Add one, then its credential."
     ordering = ("name",)
     fieldsets = (
         (None, {"fields": ("tenant", ("name", "is_active"), ("protocol", "environment"))}),
@@ -110,6 +112,8 @@ class CredentialAdmin(TenantModelAdmin):
     list_filter_submit = True
     list_select_related = ("tenant", "target")
     search_fields = ("target__name", "username")
+    search_help_text = "Target or user name"
+    empty_text = "How the gate signs on to each target. Secrets are sealed, and no agent ever sees them."
     autocomplete_fields = ("target",)
     readonly_fields = ("secret_set_at",)
     fields = ("tenant", "target", "username", "secret", "secret_set_at")
@@ -146,6 +150,8 @@ class ProxyWorkerAdmin(TenantModelAdmin):
     list_filter_submit = True
     list_select_related = ("tenant",)
     search_fields = ("name",)
+    search_help_text = "Name"
+    empty_text = "A worker stands near your targets and lets agents in. Issue a join token, and start it with that."
     ordering = ("name",)
     readonly_fields = ("name", "state", "enrolled_at", "last_seen_at", "reported_sessions", "unshipped", "fingerprint")
     fieldsets = (
@@ -211,6 +217,8 @@ class JoinTokenAdmin(TenantModelAdmin):
     list_filter_submit = True
     list_select_related = ("tenant", "used_by")
     search_fields = ("token_id", "worker_name")
+    search_help_text = "Worker's name, or the token's id"
+    empty_text = "A new worker enrols with a join token, once. Issue one by the button above."
     ordering = ("-created_at",)
     fields = ("tenant", "worker_name", "token_id", "state", "expires_at", "last_used_at", "used_by", "revoked_at")
     readonly_fields = fields
