@@ -81,11 +81,21 @@ def why_not_review(draft: PolicyDraft, person: User) -> str:
     return ""
 
 
+def people_who_review(draft: PolicyDraft) -> list[str]:
+    """The addresses of all who may review it now. In its scope."""
+    holders = _holders(Power.APPROVE, tenant_id=draft.tenant_id).exclude(user=draft.author_id)
+    return list(holders.order_by("user__email").values_list("user__email", flat=True))
+
+
 def holds_power(person: User, power: Power, *, tenant_id: UUID) -> bool:
     """Whether the person is active and their role in the tenant has the power, as of now."""
+    return bool(_holders(power, tenant_id=tenant_id).filter(user=person).exists())
+
+
+def _holders(power: Power, *, tenant_id: UUID) -> QuerySet[Membership]:
     roles = [role for role, powers in ROLE_POWERS.items() if power in powers]
-    held = Membership.objects.filter(user=person, user__is_active=True, tenant=tenant_id, role__in=roles)
-    return bool(held.exists())
+    holders: QuerySet[Membership] = Membership.objects.filter(user__is_active=True, tenant=tenant_id, role__in=roles)
+    return holders
 
 
 def _version(names: str) -> str:

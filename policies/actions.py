@@ -12,6 +12,7 @@ from controlplane.authority import Power
 from controlplane.errors import Refusal
 from controlplane.ledger.actions import append_entry
 from controlplane.ledger.recording import save_recorded
+from policies import signals
 from policies.access import holds_power, why_not_review
 from policies.checking import refuse_unsound
 from policies.documents import PolicyDocument, check_document, diff_of
@@ -92,27 +93,28 @@ def save_draft(draft: PolicyDraft, *, scope: Any, rules: Any, message: str, acti
     policy = _lock(draft.policy)
     if draft._state.adding:
         draft.tenant, draft.base, draft.author = policy.tenant, policy.current, acting_user
+        was = DraftState.DRAFT
     else:
-        _lock_draft(draft, *OPEN_STATES)
+        was = _lock_draft(draft, *OPEN_STATES)
         if draft.author_id is not None and draft.author != acting_user:
             raise Refusal(problem=f"this draft is {draft.author}'s", fix="Make a draft of your own")
         if (draft.document, draft.message) == (document, message):
             return False
         draft.author = acting_user
-        if draft.state != DraftState.DRAFT:
+        if was != DraftState.DRAFT:
             _send_back(draft)
     draft.scope, draft.rules, draft.message = document.scope, document.rules, message[:500]
-    return save_recorded(draft, acting_user=acting_user, noun="policy_draft", fields=_DRAFT_FIELDS)
+    return _keep_draft(draft, was=was, acting_user=acting_user)
 
 
 @transaction.atomic
 def update_base(draft: PolicyDraft, *, acting_user: User | None) -> PolicyDraft:
     """Have a draft that is out of date change the current version instead; it has to be reviewed anew."""
     policy = _lock(draft.policy)
-    _lock_draft(draft, *OPEN_STATES)
+    was = _lock_draft(draft, *OPEN_STATES)
     draft.base = policy.current
     _send_back(draft)
-    save_recorded(draft, acting_user=acting_user, noun="policy_draft", fields=_DRAFT_FIELDS)
+    _keep_draft(draft, was=was, acting_user=acting_user)
     return draft
 
 
@@ -120,11 +122,11 @@ def update_base(draft: PolicyDraft, *, acting_user: User | None) -> PolicyDraft:
 def propose_draft(draft: PolicyDraft, *, acting_user: User | None) -> PolicyDraft:
     """Ask others to review it. Raises `Refusal` unless it is a draft that could be published now."""
     policy = _lock(draft.policy)
-    _lock_draft(draft, DraftState.DRAFT)
+    was = _lock_draft(draft, DraftState.DRAFT)
     _refuse_unfit(policy, draft)
     _send_back(draft, comment=draft.review_comment)
     draft.state = DraftState.PROPOSED
-    save_recorded(draft, acting_user=acting_user, noun="policy_draft", fields=_DRAFT_FIELDS)
+    _keep_draft(draft, was=was, acting_user=acting_user)
     return draft
 
 
@@ -135,7 +137,7 @@ def review_draft(draft: PolicyDraft, *, digest: str, is_approved: bool, comment:
     `digest` is that of the draft that the reviewer saw.
     """
     policy = _lock(draft.policy)
-    _lock_draft(draft, DraftState.PROPOSED)
+    was = _lock_draft(draft, DraftState.PROPOSED)
     if digest != draft.digest:
         raise DraftMoved(problem="the draft has changed since you looked at it", fix="Reload it, and look again")
     problem = why_not_review(draft, acting_user)
@@ -147,7 +149,7 @@ def review_draft(draft: PolicyDraft, *, digest: str, is_approved: bool, comment:
         _refuse_unfit(policy, draft)
     draft.state = DraftState.APPROVED if is_approved else DraftState.DRAFT
     draft.reviewer, draft.reviewed_at, draft.review_comment = acting_user, timezone.now(), comment
-    save_recorded(draft, acting_user=acting_user, noun="policy_draft", fields=_DRAFT_FIELDS)
+    _keep_draft(draft, was=was, acting_user=acting_user)
     return draft
 
 
@@ -159,7 +161,7 @@ def publish_draft(draft: PolicyDraft, *, acting_user: User | None) -> PolicyVers
     give one has approved it.
     """
     policy = _lock(draft.policy)
-    _lock_draft(draft, *OPEN_STATES)
+    was = _lock_draft(draft, *OPEN_STATES)
     _refuse_unfit(policy, draft)
     if policy.tenant.requires_review and not _is_approved(draft):
         raise ReviewMissing
@@ -173,7 +175,7 @@ def publish_draft(draft: PolicyDraft, *, acting_user: User | None) -> PolicyVers
         restores=draft.restores,
     )
     draft.version, draft.state = version, DraftState.PUBLISHED
-    save_recorded(draft, acting_user=acting_user, noun="policy_draft", fields=(*_DRAFT_FIELDS, "version"))
+    _keep_draft(draft, was=was, acting_user=acting_user)
     return version
 
 
@@ -181,9 +183,9 @@ def publish_draft(draft: PolicyDraft, *, acting_user: User | None) -> PolicyVers
 def discard_draft(draft: PolicyDraft, *, acting_user: User | None) -> PolicyDraft:
     """Give it up; it stays on record."""
     _lock(draft.policy)
-    _lock_draft(draft, *OPEN_STATES)
+    was = _lock_draft(draft, *OPEN_STATES)
     draft.state = DraftState.DISCARDED
-    save_recorded(draft, acting_user=acting_user, noun="policy_draft", fields=_DRAFT_FIELDS)
+    _keep_draft(draft, was=was, acting_user=acting_user)
     return draft
 
 
@@ -196,11 +198,21 @@ def _lock(policy: Policy) -> Policy:
     return policies.get(pk=policy.pk)
 
 
-def _lock_draft(draft: PolicyDraft, *states: DraftState) -> None:
+def _lock_draft(draft: PolicyDraft, *states: DraftState) -> DraftState:
     """Make `draft` what its row says, which is in one of these states and is held until the transaction ends."""
     draft.refresh_from_db(from_queryset=PolicyDraft.objects.select_for_update(of=("self",)))
     if draft.state not in states:
         raise DraftMoved(problem=f"this draft is {draft.get_state_display()}", fix="Reload it, or make another")
+    return DraftState(draft.state)
+
+
+def _keep_draft(draft: PolicyDraft, *, was: DraftState, acting_user: User | None) -> bool:
+    """Save it, and tell when it is in another state than it was. False when nothing differs."""
+    fields = _DRAFT_FIELDS if draft.version is None else (*_DRAFT_FIELDS, "version")
+    is_changed = save_recorded(draft, acting_user=acting_user, noun="policy_draft", fields=fields)
+    if draft.state != was:
+        signals.draft_moved.send(sender=PolicyDraft, draft=draft, was=was)
+    return is_changed
 
 
 def _send_back(draft: PolicyDraft, *, comment: str = "") -> None:

@@ -111,7 +111,7 @@ def mail(payload: Mapping[str, Any]) -> tuple[str, str]:
     lines += [f"{name}: {text}" for name, text in payload["facts"]]
     if payload["text"]:
         lines += ["", _cut(payload["text"], MAIL_TEXT_CHARACTERS)]
-    lines += ["", "Look at it, and decide, after signing in:", payload["url"]]
+    lines += ["", f"Look at it{', and decide,' if payload['is_open'] else ''} after signing in:", payload["url"]]
     subject = " ".join(f"Narrowgate: {payload['title']}".split())
     return _cut(subject, 200), "\n".join(lines)
 

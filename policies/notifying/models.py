@@ -38,6 +38,8 @@ class Event(models.TextChoices):
     APPROVAL_ESCALATED = "approval.escalated", "an approval is escalated"
     APPROVAL_DECIDED = "approval.decided", "an approval is decided, expired or withdrawn"
     BREAK_GLASS = "approval.break_glass", "somebody broke the glass"
+    POLICY_PROPOSED = "policy.proposed", "a policy's draft waits for a review"
+    POLICY_DECIDED = "policy.decided", "such a draft is approved, sent back, published or discarded"
     KILLED = "kill_switch.used", "the kill switch was used"
 
 

@@ -1,19 +1,30 @@
-"""Announces what happens to approval requests. The rows are written in the same transaction, and sent after it."""
+"""Announces what happens to approval requests and to drafts of policies.
+
+The rows are written in the transaction of what happens, and sent after it.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
+from django.conf import settings
 from django.dispatch import receiver
+from django.urls import reverse
 
+from policies.access import people_who_review
 from policies.approvals import signals
 from policies.approvals.access import people_asked, url_of
 from policies.approvals.models import ApprovalRequest, ApprovalState
+from policies.models import DraftState, PolicyDraft
 from policies.notifying.actions import announce
 from policies.notifying.models import Event
+from policies.signals import draft_moved
 
 #: Objects that a message lists; the page has them all.
 MAX_OBJECTS = 8
+_STANDINGS: Final = {
+    DraftState.APPROVED: "Approved", DraftState.PUBLISHED: "Published", DraftState.DISCARDED: "Discarded"
+}  # fmt: skip
 
 
 @receiver(signals.opened)
@@ -47,6 +58,43 @@ def _glass_broken(request: ApprovalRequest, vote: Any, **_: Any) -> None:
     also = [("By", str(vote.user)), ("Why", vote.comment)]
     title = f"Glass broken: {request}"
     _announce(request, Event.BREAK_GLASS, title=title, key=f"{request.pk}:glass", also=also)
+
+
+@receiver(draft_moved)
+def _draft_moved(draft: PolicyDraft, was: DraftState, **_: Any) -> None:
+    is_asked = draft.state == DraftState.PROPOSED
+    if was == DraftState.DRAFT and not is_asked:
+        return  # nobody was asked to review it
+    said = "Review needed" if is_asked else _STANDINGS.get(DraftState(draft.state), "Sent back")
+    if draft.state == DraftState.DRAFT and draft.reviewer is None:
+        said = "Taken back"
+    announce(
+        tenant=draft.tenant,
+        event=Event.POLICY_PROPOSED if is_asked else Event.POLICY_DECIDED,
+        key=f"{draft.pk}:{draft.state}:{draft.updated_at.isoformat()}",  # a draft may be proposed many times
+        title=f"{said}: policy {draft.policy}",
+        url=f"{settings.NARROWGATE.public_url}{reverse('admin:policies_policydraft_change', args=[draft.pk])}",
+        facts=_facts_of_draft(draft),
+        text=draft.diff,
+        subject_id=draft.pk,
+        recipients=people_who_review(draft) if is_asked else _author_of(draft),
+    )
+
+
+def _author_of(draft: PolicyDraft) -> list[str]:
+    return [draft.author.email] if draft.author is not None and draft.author.is_active else []
+
+
+def _facts_of_draft(draft: PolicyDraft) -> list[tuple[str, str]]:
+    facts = [
+        ("Draft by", str(draft.author or "manage.py apply")),
+        ("Changes", str(draft.base or "nothing: it is the first version")),
+        ("Message", draft.message),
+        ("Reviewed by", str(draft.reviewer or "")),
+        ("Comment", draft.review_comment),
+        ("Now", str(draft.version or "")),
+    ]
+    return [(name, text) for name, text in facts if text]
 
 
 def _announce(

@@ -10,7 +10,11 @@ import pytest
 from asgiref.sync import async_to_sync, sync_to_async
 from channels.routing import URLRouter
 from channels.testing import WebsocketCommunicator
+from django.utils import timezone
+from django_scopes import scope
 
+from policies.approvals.actions import ask_preview
+from policies.approvals.asking import keep_preview
 from policies.inbox.waking import TICKET_SECONDS, make_ticket, read_ticket
 from policies.routing import websocket_urlpatterns
 from tests.policies.approvals.conftest import Site, make_site
@@ -32,12 +36,40 @@ def test_an_open_page_hears_of_its_tenants_requests_and_of_no_others() -> None:
         for one in (mine, theirs):
             assert (await one.connect())[0]
         await sync_to_async(site.open)()
-        assert await mine.receive_from(timeout=10) == "look again"
+        assert await mine.receive_from(timeout=30) == "look again"
         assert await theirs.receive_nothing()
         await mine.disconnect()
         await theirs.disconnect()
 
     async_to_sync(run)(acme, globex)
+
+
+def test_an_open_page_hears_of_a_preview_that_is_asked_for_and_of_its_answer() -> None:
+    acme = make_site("acme")
+    request = acme.open()
+
+    def answer() -> None:
+        with scope(tenant=acme.tenant):
+            keep_preview(
+                request.pk,
+                worker_id=acme.worker.pk,
+                is_exact=True,
+                rows=3,
+                plan="",
+                problem="",
+                now=timezone.now(),
+            )
+
+    async def run() -> None:
+        mine = page(make_ticket([acme.tenant.pk]))
+        assert (await mine.connect())[0]
+        for act in (lambda: ask_preview(request, exact=True, acting_user=acme.people["ada"]), answer):
+            await sync_to_async(act)()
+            assert await mine.receive_from(timeout=30) == "look again"
+        await mine.disconnect()
+
+    async_to_sync(run)()
+    assert acme.again(request).preview_rows == 3
 
 
 @pytest.mark.parametrize("ticket", ["", "garbage", "a:b:c"])
