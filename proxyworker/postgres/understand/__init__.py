@@ -1,6 +1,7 @@
 """What a statement's text means: by PostgreSQL's own grammar (libpg_query), never by searching words.
 
     tree        text → the parser's tree, within bounds that a hostile text can't break
+    skeleton    what texts that differ in literals alone have in common, before they are parsed
     facts       what comes out: the operation for policy, and what the session needs to know
     scope       which relation a name in a query refers to;  accesses: what gathers while a text is read
     queries     SELECT, INSERT, UPDATE, DELETE, MERGE and the expressions in them

@@ -11,6 +11,7 @@ from proxyworker.postgres.understand.accesses import Accesses, TooMuch
 from proxyworker.postgres.understand.facts import NAMELESS_UNKNOWN_FACTS, UNKNOWN_FACTS, Facts, NameChange
 from proxyworker.postgres.understand.kinds import STATEMENT_KINDS
 from proxyworker.postgres.understand.queries import Queries
+from proxyworker.postgres.understand.skeleton import literals_of, skeleton_of
 from proxyworker.postgres.understand.tree import Node, Tree, Unreadable, digest_of, parse
 from proxyworker.postgres.understand.utilities import Utilities
 
@@ -53,11 +54,15 @@ class _Kept(Generic[K]):
 _kept: _Kept[bytes] = _Kept()
 #: Of texts whose facts don't hang on their constants: with literals every text is new, but its shape isn't.
 _kept_shapes: _Kept[str] = _Kept()
+#: Of the same texts without being parsed: by what is left without their literals.
+_kept_skeletons: _Kept[bytes] = _Kept()
 
 
 def understand(text: bytes) -> Facts:
     """The facts of a text, as it comes in a Query or a Parse. What can't be read is `UNKNOWN_FACTS`. Never raises."""
     facts = _kept.get(text)
+    if facts is None:
+        facts = _kept_skeletons.get(skeleton_of(text))
     if facts is None:
         facts = _read(text)
         _kept.put(text, facts)
@@ -76,10 +81,13 @@ def _read(text: bytes) -> Facts:
 
 def _of_shape(tree: Tree, text: bytes) -> Facts:
     facts = _kept_shapes.get(tree.shape)
+    is_of_shape = facts is not None
     if facts is None:
         facts, is_of_shape = _facts_of(tree, text)
         if is_of_shape:
             _kept_shapes.put(tree.shape, facts)
+    if is_of_shape and (skeleton := skeleton_of(text)) and tree.has_constants_at(literals_of(text)):
+        _kept_skeletons.put(skeleton, facts)
     return facts
 
 

@@ -33,6 +33,8 @@ _ANY_CONSTANT: Final = '{"A_Const":{}}'
 _CONSTANT_LIST: Final = re.compile(r'"items":\[\{"A_Const":\{\}\}(?:,\{"A_Const":\{\}\})*\]')
 _ANY_CONSTANT_LIST: Final = f'"items":[{_ANY_CONSTANT}]'
 _SAME_ROWS: Final = re.compile(r'(\{"List":\{"items":\[\{"A_Const":\{\}\}\]\}\})(?:,\1)+')
+#: An integer or a string, where it stands in the text; of a string with braces in it nothing is said.
+_PLACED: Final = re.compile(r'\{"A_Const":\{"[is]val":\{[^{}]*\},"location":(\d+)\}\}')
 _PLACE: Final = re.compile(r',?"(?:[a-z_]*location|stmt_len|[a-z_]*list_(?:start|end)|version)":-?\d+')
 
 
@@ -61,6 +63,10 @@ class Tree:
             if statement:  # an empty statement between semicolons is none
                 found.extend(statement.items())
         return found
+
+    def has_constants_at(self, places: set[int]) -> bool:
+        """Whether an integer or a string of the tree begins at each of these bytes of the text, which is ASCII."""
+        return places <= set(map(int, _PLACED.findall(self._written)))
 
     def template(self, *, with_constants: bool) -> str:
         """What texts that mean the same have in common, as 32 hex digits; constants count where `with_constants`.

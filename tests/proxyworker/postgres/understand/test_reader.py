@@ -131,6 +131,7 @@ def test_facts_are_kept_within_their_bounds(monkeypatch: pytest.MonkeyPatch) -> 
     shapes: reader._Kept[str] = reader._Kept()
     monkeypatch.setattr(reader, "_kept_shapes", shapes)
     monkeypatch.setattr(reader, "_kept", kept)
+    monkeypatch.setattr(reader, "skeleton_of", lambda _: b"")
     monkeypatch.setattr(reader, "KEPT_TEXTS", 2)
     monkeypatch.setattr(reader, "KEPT_BYTES", 40)
     first = understand(b"SELECT 1")
