@@ -81,15 +81,16 @@ def cases(seconds: int) -> list[Case]:
 def measure(case: Case, ways: list[Peer], rounds: int) -> None:
     """Each peer in turn, `rounds` times, after one that is not counted; print medians, ranges and ratios."""
     figures: dict[str, list[float]] = {peer.name: [] for peer in ways}
-    costs: dict[str, float] = {}
+    costs: dict[str, list[float]] = {peer.name: [] for peer in ways}
     for number in range(rounds + 1):
         for peer in ways:
             before = peer.processor_seconds
             started = time.perf_counter()
             figure = case.run(peer)
-            costs[peer.name] = (peer.processor_seconds - before) / (time.perf_counter() - started)
+            used, lasted = peer.processor_seconds - before, time.perf_counter() - started
             if number:
                 figures[peer.name].append(figure)
+                costs[peer.name].append(used / (figure * lasted) * 1e6 if case.is_rate else used)
     direct = statistics.median(figures["direct"])
     print(f"\n{case.name}")
     for peer in ways:
@@ -99,7 +100,8 @@ def measure(case: Case, ways: list[Peer], rounds: int) -> None:
             f"  {peer.name:<10} {median:>12,.2f} {case.unit:<4} ({min(figures[peer.name]):,.2f} to"
             f" {max(figures[peer.name]):,.2f})   {ratio:.2f} of direct"
             + (
-                f"   {costs[peer.name]:.2f} processors, peak {peer.peak_bytes / 2**20:.0f} MiB"
+                f"   {statistics.median(costs[peer.name]):.2f} {'µs' if case.is_rate else 's'} of processor time"
+                f"{' a statement' if case.is_rate else ''}, peak {peer.peak_bytes / 2**20:.0f} MiB"
                 if peer.peak_bytes
                 else ""
             )

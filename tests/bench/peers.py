@@ -55,7 +55,9 @@ def _processor_seconds(process_id: int) -> float:
 
 
 def _children(process_id: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{process_id}/task/{process_id}/children").read_text().split()]
+    # Each thread has its own: the gate's loop, which starts the process that syncs, isn't in the first one.
+    threads = Path(f"/proc/{process_id}/task").iterdir()
+    return [int(child) for thread in threads for child in (thread / "children").read_text().split()]
 
 
 @contextmanager
