@@ -8,10 +8,11 @@ from django import forms
 from django.contrib import admin
 from django.core.exceptions import ValidationError
 from django.db.models import QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponseBase
+from django.shortcuts import redirect
 from unfold.admin import TabularInline
 from unfold.contrib.filters.admin import AutocompleteSelectFilter, ChoicesDropdownFilter
-from unfold.decorators import display
+from unfold.decorators import action, display
 from unfold.widgets import (
     UnfoldAdminPasswordWidget,
 )
@@ -39,6 +40,7 @@ class TenantAdmin(TenantModelAdmin):
     search_fields = ("slug", "name")
     ordering = ("slug",)
     fields = ("slug", "name", "is_active", "requires_review")
+    actions_detail = ("stop",)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Tenant]:
         """All of them for an operator."""
@@ -70,6 +72,15 @@ class TenantAdmin(TenantModelAdmin):
         """By the action."""
         del request
         actions.save_tenant(row, acting_user=acting_user)
+
+    def has_stop_permission(self, request: HttpRequest, object_id: str | None = None) -> bool:
+        """Whoever manages it; operators don't see what runs in it."""
+        return object_id is not None and authority_of(request).may(Power.MANAGE, self._tenant_id(request, object_id))
+
+    @action(description="Stop now", icon="dangerous", permissions=["stop"], url_path="stop")
+    def stop(self, request: HttpRequest, object_id: str) -> HttpResponseBase:  # noqa: ARG002  # as buttons are called
+        """By the kill switch, for all agents in the tenant: this page knows no sessions."""
+        return redirect("admin:kill-switch", scope="tenant", pk=object_id)
 
     @display(description="state", ordering="is_active", label=ACTIVE_LABELS)
     def state(self, tenant: Tenant) -> str:

@@ -9,6 +9,8 @@ from django.test import Client
 from django.urls import reverse
 from django_scopes import scope
 
+from accounts.actions import save_user
+from accounts.models import User
 from controlplane.authority import Role
 from sessions.killing.actions import kill
 from sessions.killing.models import KillOrder
@@ -119,6 +121,7 @@ def test_a_button_leads_there_from_each_page(acme: Site, manager: Client) -> Non
     for page, scope_name, subject in (
         ("admin:accounts_agent_change", "agent", acme.agent),
         ("admin:targets_target_change", "target", acme.target),
+        ("admin:accounts_tenant_change", "tenant", acme.tenant),
     ):
         assert "Stop now" in manager.get(reverse(page, args=[subject.pk])).content.decode()
         name = page.removesuffix("_change").removeprefix("admin:").replace("_", "/")
@@ -130,6 +133,17 @@ def test_a_button_leads_there_from_each_page(acme: Site, manager: Client) -> Non
         "End the session"
         in manager.get(reverse("admin:agent_sessions_agentsession_change", args=[session.pk])).content.decode()
     )
+
+
+def test_whoever_does_not_manage_the_tenant_has_no_button_to_stop_it(acme: Site, globex: Site) -> None:
+    operator = save_user(User(email="root@platform.example", is_superuser=True), acting_user=None)
+    page = reverse("admin:accounts_tenant_change", args=[acme.tenant.pk])
+    for user in (operator, person(acme.tenant, Role.AUDITOR)):
+        client = signed_in(user)
+        assert "Stop now" not in client.get(page).content.decode()
+        assert client.get(f"/admin/accounts/tenant/{acme.tenant.pk}/stop/").status_code in (403, 404)
+    outsider = signed_in(person(globex.tenant, Role.OWNER))
+    assert outsider.get(f"/admin/accounts/tenant/{acme.tenant.pk}/stop/").status_code == 404
 
 
 def test_what_is_stopped_says_so_in_the_list(acme: Site, manager: Client) -> None:
