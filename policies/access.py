@@ -15,7 +15,9 @@ from accounts.models import Membership, User
 from controlplane.authority import ROLE_POWERS, Power
 from policies import engine
 from policies.documents import PolicyDocument, parse_document
+from policies.engine.columns import join_column, labels_asked_for
 from policies.models import OPEN_STATES, Policy, PolicyDraft
+from targets.access import labelled_columns
 from targets.models import Target
 
 #: Longer version strings are replaced by a digest: they stand in every decision.
@@ -45,7 +47,16 @@ def effective_policy(
         names.append(f"{policy.name}@{number}")
         parsed = parse_document(document, version=names[-1])
         rules += (msgspec.structs.replace(rule, name=f"{policy.name}/{rule.name}") for rule in parsed.rules)
-    return engine.Policy(version=_version("+".join(names)), rules=tuple(rules))
+    made = engine.Policy(version=_version("+".join(names)), rules=tuple(rules))
+    labels = labels_asked_for(made)
+    return msgspec.structs.replace(made, labelled=_labelled(tenant_id, labels)) if labels else made
+
+
+def _labelled(tenant_id: UUID, labels: frozenset[str]) -> dict[str, dict[str, tuple[str, ...]]]:
+    return {
+        target: {join_column(*column): found for column, found in columns.items()}
+        for target, columns in labelled_columns(tenant_id, labels).items()
+    }
 
 
 def effective_version(tenant_id: UUID) -> str:

@@ -14,6 +14,8 @@ from policies.budgets.checking import findings_of_limits
 from policies.documents import PolicyDocument, check_document, parse_document
 from policies.engine import PolicyError
 from policies.engine.check import Finding, Known, check_policy
+from policies.engine.columns import labels_asked_for
+from targets.access import labels_of_targets
 from targets.models import Target
 
 #: Agents and targets whose names are checked; where there are more, they aren't.
@@ -27,7 +29,9 @@ def findings_of(tenant_id: UUID, data: Any) -> list[Finding]:
         policy = parse_document(document, version="")
     except PolicyError as error:
         return [Finding(field=error.field, problem=error.problem, fix=error.fix)]
-    return [*findings_of_limits(policy), *check_policy(policy, known=known_of(tenant_id))]
+    known = known_of(tenant_id)
+    labels = labels_of_targets(tenant_id) if labels_asked_for(policy) else {}
+    return [*findings_of_limits(policy, known.targets or {}, labels), *check_policy(policy, known=known)]
 
 
 def refuse_unsound(tenant_id: UUID, document: PolicyDocument) -> None:

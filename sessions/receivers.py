@@ -17,7 +17,7 @@ from policies.approvals import signals as approvals
 from policies.approvals.models import ApprovalRequest
 from policies.models import Policy
 from sessions.actions import wake_links, wake_links_of, withdraw_sessions
-from targets.models import ProxyWorker, Target
+from targets.models import ColumnLabel, ProxyWorker, Target
 
 
 @receiver(post_save, sender=Agent)
@@ -34,6 +34,11 @@ def _target_saved(instance: Target, **_: Any) -> None:
 
 @receiver(post_save, sender=Policy)
 def _policy_saved(instance: Policy, **_: Any) -> None:
+    wake_links_of(Q(tenant=instance.tenant_id))
+
+
+@receiver([post_save, post_delete], sender=ColumnLabel)
+def _column_labelled(instance: ColumnLabel, **_: Any) -> None:
     wake_links_of(Q(tenant=instance.tenant_id))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 from typing import Final
-from uuid import UUID
 
 from django.db import transaction
 from django.db.models import ProtectedError
@@ -19,7 +18,7 @@ from controlplane.ledger.actions import append_entry
 from controlplane.ledger.recording import delete_recorded, save_recorded
 from controlplane.tenancy import every_tenant
 from targets.errors import BadJoinToken
-from targets.models import Credential, JoinToken, ProxyWorker, Target
+from targets.models import ColumnLabel, Credential, JoinToken, ProxyWorker, Target
 
 JOIN_TOKEN_PREFIX: Final = "ngj"  # noqa: S105  # no password
 #: A join token is used by the next command in somebody's terminal, or by a deployment under way.
@@ -31,6 +30,9 @@ MAX_JOIN_TOKEN_CHARACTERS: Final = 256
 _TARGET_FIELDS: Final = (
     "name", "protocol", "host", "port", "database", "tls_mode", "ca_pem", "labels", "environment", "is_active"
 )  # fmt: skip
+_COLUMN_LABEL_FIELDS: Final = ("target", "schema", "table", "column", "label", "source")
+#: Of one target: all of them go to its workers with each policy.
+MAX_COLUMN_LABELS: Final = 2_000
 _JOIN_TOKEN_FIELDS: Final = ("token_id", "worker_name", "expires_at", "revoked_at")
 
 
@@ -65,6 +67,22 @@ def save_credential(credential: Credential, *, secret: str, acting_user: User | 
 def delete_credential(credential: Credential, *, acting_user: User | None) -> None:
     """Forget the secret. Sessions that were granted it go on."""
     delete_recorded(credential, acting_user=acting_user, noun="credential", fields=("target", "username"))
+
+
+@transaction.atomic
+def add_column_label(label: ColumnLabel, *, acting_user: User | None) -> None:
+    """Say that the column holds this. Raises `ValidationError`, and `Refusal` when the target has too many."""
+    others = ColumnLabel.objects.filter(target=Target.objects.select_for_update().get(pk=label.target_id))
+    if others.count() >= MAX_COLUMN_LABELS:
+        problem = f"target {label.target} has {MAX_COLUMN_LABELS:,} labels, which is all it may have"
+        raise Refusal(field="label", problem=problem, fix="Remove labels that no rule asks for")
+    label.labelled_by = acting_user
+    save_recorded(label, acting_user=acting_user, noun="column_label", fields=_COLUMN_LABEL_FIELDS)
+
+
+def remove_column_label(label: ColumnLabel, *, acting_user: User | None) -> None:
+    """Say so no longer."""
+    delete_recorded(label, acting_user=acting_user, noun="column_label", fields=_COLUMN_LABEL_FIELDS)
 
 
 def issue_join_token(
@@ -142,8 +160,3 @@ def _enrol(token: JoinToken, *, name: str, public_key: bytes, now: datetime) -> 
 def save_worker(worker: ProxyWorker, *, acting_user: User | None) -> bool:
     """Keep whether the worker is active; when it isn't, its link is closed and its sessions end."""
     return save_recorded(worker, acting_user=acting_user, noun="worker", fields=("name", "is_active"))
-
-
-def note_sign_of_life(worker_id: UUID, *, now: datetime, **reported: int) -> None:
-    """Keep when the worker was last heard, and what it reported (`reported_…`). No ledger entry. In its scope."""
-    ProxyWorker.objects.filter(pk=worker_id).update(last_seen_at=now, **reported)

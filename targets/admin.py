@@ -20,7 +20,15 @@ from controlplane.admin import TenantModelAdmin, writable_tenants
 from controlplane.authority import Power, authority_of
 from controlplane.pages import asking_page, secret_page
 from targets import actions
-from targets.models import SILENT_AFTER_SECONDS, Credential, JoinToken, ProxyWorker, Target, worker_name_validator
+from targets.models import (
+    SILENT_AFTER_SECONDS,
+    ColumnLabel,
+    Credential,
+    JoinToken,
+    ProxyWorker,
+    Target,
+    worker_name_validator,
+)
 
 ACTIVE_LABELS: Final = {"active": "success", "inactive": "danger"}
 WORKER_LABELS: Final = {"connected": "success", "silent": "warning", "never seen": "info", "deactivated": "danger"}
@@ -139,6 +147,46 @@ class CredentialAdmin(TenantModelAdmin):
         """By the action."""
         del request
         actions.delete_credential(row, acting_user=acting_user)
+
+
+@admin.register(ColumnLabel)
+class ColumnLabelAdmin(TenantModelAdmin):
+    """What columns hold: added and removed, never changed."""
+
+    can_delete = True
+    list_display = ("column", "table", "schema", "label", "target", "source", "labelled_by", "created_at", "tenant")
+    list_filter = (
+        "label",
+        ("target", AutocompleteSelectFilter),
+        ("source", ChoicesDropdownFilter),
+        ("tenant", AutocompleteSelectFilter),
+    )
+    list_filter_submit = True
+    list_select_related = ("tenant", "target", "labelled_by")
+    search_fields = ("schema", "table", "column", "label", "target__name")
+    ordering = ("target__name", "schema", "table", "column", "label")
+    autocomplete_fields = ("target",)
+    fieldsets = (
+        (None, {"fields": ("tenant", "target")}),
+        ("The column, as the target names it", {"fields": (("schema", "table", "column"),)}),
+        ("What it holds", {"fields": ("label",)}),
+        ("Who says so", {"fields": (("source", "labelled_by", "created_at"),)}),
+    )
+    readonly_fields = ("source", "labelled_by", "created_at")
+
+    def has_change_permission(self, _request: HttpRequest, _obj: Any = None) -> bool:
+        """Remove it and add another."""
+        return False
+
+    def save_row(self, request: HttpRequest, row: ColumnLabel, *, acting_user: Any) -> None:
+        """By the action."""
+        del request
+        actions.add_column_label(row, acting_user=acting_user)
+
+    def delete_row(self, request: HttpRequest, row: ColumnLabel, *, acting_user: Any) -> None:
+        """By the action."""
+        del request
+        actions.remove_column_label(row, acting_user=acting_user)
 
 
 @admin.register(ProxyWorker)

@@ -15,7 +15,7 @@ from rest_framework.response import Response
 from accounts.models import User
 from controlplane.api import EditableTenantViewSet, TenantModelSerializer, TenantSlugField, TenantViewSet
 from targets import actions
-from targets.models import Credential, JoinToken, ProxyWorker, Target
+from targets.models import ColumnLabel, Credential, JoinToken, ProxyWorker, Target
 
 
 class TargetSerializer(TenantModelSerializer):
@@ -108,6 +108,42 @@ class CredentialViewSet(mixins.DestroyModelMixin, EditableTenantViewSet):
     def perform_destroy(self, instance: Credential) -> None:
         """By the action."""
         actions.delete_credential(instance, acting_user=cast("User", self.acting_user))
+
+
+class ColumnLabelSerializer(TenantModelSerializer):
+    """What a column of a target holds: one label. Names are the target's own, without quotes."""
+
+    target = TargetField()
+    labelled_by = serializers.SlugRelatedField[Any](slug_field="email", read_only=True)
+
+    class Meta(TenantModelSerializer.Meta):
+        model = ColumnLabel
+        fields: ClassVar[list[str]] = [
+            "id", "tenant", "target", "schema", "table", "column", "label", "source", "labelled_by", "created_at",
+        ]  # fmt: skip
+        read_only_fields: ClassVar[list[str]] = ["source"]
+
+    def save_row(self, row: ColumnLabel, *, acting_user: Any) -> None:
+        """By the action."""
+        actions.add_column_label(row, acting_user=acting_user)
+
+
+class ColumnLabelViewSet(mixins.DestroyModelMixin, EditableTenantViewSet):
+    """What columns hold, for limits that count distinct values. A label is added or removed, never changed."""
+
+    model = ColumnLabel
+    related = ("tenant", "target", "labelled_by")
+    serializer_class = ColumnLabelSerializer
+    http_method_names = ["get", "post", "delete", "head", "options"]
+    filterset_fields: ClassVar[list[str]] = [
+        "target", "target__name", "schema", "table", "column", "label", "source", "tenant__slug",
+    ]  # fmt: skip
+    search_fields: ClassVar[list[str]] = ["schema", "table", "column", "label"]
+    ordering_fields: ClassVar[list[str]] = ["label", "table", "column", "created_at"]
+
+    def perform_destroy(self, instance: ColumnLabel) -> None:
+        """By the action."""
+        actions.remove_column_label(instance, acting_user=cast("User", self.acting_user))
 
 
 class WorkerSerializer(TenantModelSerializer):
@@ -218,6 +254,7 @@ class JoinTokenViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, TenantV
 ROUTES: Final = (
     ("targets", TargetViewSet),
     ("credentials", CredentialViewSet),
+    ("column-labels", ColumnLabelViewSet),
     ("workers", WorkerViewSet),
     ("join-tokens", JoinTokenViewSet),
 )

@@ -1,4 +1,4 @@
-"""The kinds of documents for `manage.py apply`: Target, Credential, JoinToken.
+"""The kinds of documents for `manage.py apply`: Target, Credential, ColumnLabels, JoinToken.
 
 kind: Target
 tenant: acme
@@ -12,6 +12,12 @@ tenant: acme
 target: shop
 username: gate
 secret: {env: SHOP_PASSWORD}
+
+kind: ColumnLabels
+tenant: acme
+target: shop
+columns:
+  - {table: customers, column: email, labels: [email, pii]}
 
 kind: JoinToken
 tenant: acme
@@ -35,6 +41,7 @@ from controlplane.apply.kinds import (
     HIDDEN,
     Applying,
     Change,
+    Document,
     DocumentError,
     Kind,
     SecretSource,
@@ -44,7 +51,7 @@ from controlplane.apply.kinds import (
 from targets import actions
 from targets.access import open_secret
 from targets.files import write_private
-from targets.models import Credential, JoinToken, Protocol, ProxyWorker, Target, TlsCheck
+from targets.models import ColumnLabel, Credential, JoinToken, LabelSource, Protocol, ProxyWorker, Target, TlsCheck
 
 
 class TargetFields(TenantDocument, frozen=True, kw_only=True):
@@ -68,6 +75,22 @@ class CredentialFields(TenantDocument, frozen=True, kw_only=True):
     target: str
     username: str
     secret: SecretSource
+
+
+class LabelledColumn(Document, frozen=True, kw_only=True):
+    """A column, by the target's own names, and what it holds."""
+
+    schema: str = "public"
+    table: str
+    column: str
+    labels: list[str]
+
+
+class ColumnLabelsFields(TenantDocument, frozen=True, kw_only=True):
+    """All that people say of the columns of a target: what isn't listed is removed."""
+
+    target: str
+    columns: list[LabelledColumn]
 
 
 class JoinTokenFields(TenantDocument, frozen=True, kw_only=True):
@@ -127,6 +150,48 @@ class CredentialKind:
         return Change(verb=verb, name=str(credential), fields=fields)
 
 
+class ColumnLabelsKind:
+    """What columns hold, for each target together."""
+
+    name: Final = "ColumnLabels"
+    rank: Final = 50
+    document: Final = ColumnLabelsFields
+
+    def apply(self, wanted: ColumnLabelsFields, *, applying: Applying) -> Change | None:
+        """By target. What discovery has found stays."""
+        target = Target.objects.filter(name=wanted.target).first()
+        if target is None:
+            raise DocumentError(
+                "target", f"there is no target {wanted.target!r}", "Declare it in this file, or create it"
+            )
+        there = {
+            (row.schema, row.table, row.column, row.label): row
+            for row in ColumnLabel.objects.filter(target=target, source=LabelSource.PERSON)
+        }
+        listed = dict.fromkeys(
+            (one.schema, one.table, one.column, label) for one in wanted.columns for label in one.labels
+        )
+        fields: dict[str, tuple[Any, Any]] = {}
+        for key, row in there.items():
+            if key not in listed:
+                fields[_say_column(key)] = (key[3], None)
+                actions.remove_column_label(row, acting_user=None)
+        for key in listed:
+            if key not in there:
+                fields[_say_column(key)] = (None, key[3])
+                schema, table, column, label = key
+                made = ColumnLabel(
+                    tenant=applying.tenant, target=target, schema=schema, table=table, column=column, label=label
+                )
+                actions.add_column_label(made, acting_user=None)
+        return Change(verb="change" if there else "create", name=str(target), fields=fields) if fields else None
+
+
+def _say_column(key: tuple[str, str, str, str]) -> str:
+    schema, table, column, label = key
+    return f"{schema}.{table}.{column} {label}"
+
+
 class JoinTokenKind:
     """Join tokens in files, for workers that start by themselves."""
 
@@ -152,7 +217,7 @@ class JoinTokenKind:
         return Change(verb="create", name=f"for worker {wanted.worker}", fields=fields)
 
 
-KINDS: Final[tuple[Kind, ...]] = (TargetKind(), CredentialKind(), JoinTokenKind())
+KINDS: Final[tuple[Kind, ...]] = (TargetKind(), CredentialKind(), ColumnLabelsKind(), JoinTokenKind())
 
 
 def _is_good(path: Path, *, worker_name: str) -> bool:

@@ -1,15 +1,17 @@
-"""Targets, their credentials, and the workers. Rows are changed by `targets.actions` only."""
+"""Targets, their credentials, what their columns hold, and the workers. Rows are changed by `targets.actions` only."""
 
 from __future__ import annotations
 
 from typing import Final
 
+from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.core.validators import MaxValueValidator, MinValueValidator, RegexValidator
 from django.db import models
 
 from accounts.models import HashedToken
 from accounts.tenancy import TenantOwned
+from targets.processes.models import WorkerProcess  # noqa: F401  # Django looks for models in this module
 
 #: A target is named in a connection string, a host name and a path: the form of a DNS label fits all three.
 TARGET_NAME_PATTERN: Final = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z"
@@ -21,12 +23,27 @@ PUBLIC_KEY_BYTES: Final = 32
 HEARTBEAT_SECONDS: Final = 10.0
 SILENT_AFTER_SECONDS: Final = 3 * HEARTBEAT_SECONDS
 
+#: What a column is said to hold: a short word, such as `email` or `pii.card`. The form is the policy engine's, which
+#: this app must not know; a test holds that.
+COLUMN_LABEL_PATTERN: Final = r"^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?\Z"
+#: PostgreSQL's names have no more (NAMEDATALEN).
+MAX_IDENTIFIER_BYTES: Final = 63
+
 target_name_validator = RegexValidator(
     TARGET_NAME_PATTERN, "Use 1 to 63 small letters, digits and hyphens, with a letter or digit at both ends."
 )
 worker_name_validator = RegexValidator(
     WORKER_NAME_PATTERN, "Use 1 to 63 small letters, digits, dots, hyphens and underscores."
 )
+column_label_validator = RegexValidator(
+    COLUMN_LABEL_PATTERN, "Use 1 to 63 small letters, digits, dots, hyphens and underscores."
+)
+
+
+def validate_identifier(name: str) -> None:
+    """Raises `ValidationError` for what can't name a schema, a table or a column."""
+    if len(name.encode()) > MAX_IDENTIFIER_BYTES or not name.isprintable():
+        raise ValidationError(f"Use at most {MAX_IDENTIFIER_BYTES} bytes, all printable, as the target has it.")
 
 
 class Protocol(models.TextChoices):
@@ -98,6 +115,45 @@ class Credential(TenantOwned):
     def sealing_context(self) -> str:
         """What the secret is bound to: a sealed secret copied to another row doesn't open."""
         return f"targets.credential:{self.pk}"
+
+
+class LabelSource(models.TextChoices):
+    """Who says what a column holds."""
+
+    PERSON = "person", "a person"
+    DISCOVERY = "discovery", "discovery"
+
+
+class ColumnLabel(TenantOwned):
+    """One thing that a column of a target holds. A column has as many labels as there are rows.
+
+    Schema, table and column are the target's own names, without quotes. A label is added or removed, never changed.
+    """
+
+    target = models.ForeignKey(Target, on_delete=models.CASCADE, related_name="column_labels")
+    schema = models.CharField(max_length=63, default="public", validators=[validate_identifier])
+    table = models.CharField(max_length=63, validators=[validate_identifier], help_text="Or a view.")
+    column = models.CharField(max_length=63, validators=[validate_identifier])
+    label = models.CharField(
+        max_length=63, validators=[column_label_validator], help_text="What it holds, such as email, card or pii."
+    )
+    source = models.CharField(max_length=16, choices=LabelSource.choices, default=LabelSource.PERSON, editable=False)
+    labelled_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, blank=True, editable=False, on_delete=models.SET_NULL, related_name="+"
+    )
+
+    class Meta:
+        ordering = ["target__name", "schema", "table", "column", "label"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["target", "schema", "table", "column", "label"],
+                name="column_label_once",
+                violation_error_message="The column has that label already.",
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.target} {self.schema}.{self.table}.{self.column} {self.label}"
 
 
 class ProxyWorker(TenantOwned):

@@ -145,7 +145,8 @@ def _outside_scope(at: str, rule: Rule, within: Scope) -> Iterator[Finding]:
             yield Finding(f"{at}.{name}", problem, fix)
 
 
-def _targets_of(rule: Rule, targets: Mapping[str, Target]) -> list[Target]:
+def targets_of(rule: Rule, targets: Mapping[str, Target]) -> list[Target]:
+    """Those that the rule is about."""
     scopes: tuple[Scope, ...] = (rule,) if rule.within is None else (rule, rule.within)
     return [target for target in targets.values() if all(_takes_in(scope, target) for scope in scopes)]
 
@@ -161,7 +162,7 @@ def _takes_in(scope: Scope, target: Target) -> bool:
 def _no_target(at: str, rule: Rule, targets: Mapping[str, Target]) -> Iterator[Finding]:
     """Targets by name that have another environment, or other labels, than the rule asks for."""
     named = [name for name in rule.targets if not has_wildcard(name) and name in targets]
-    if not named or len(named) < len(rule.targets) or _targets_of(rule, targets):
+    if not named or len(named) < len(rule.targets) or targets_of(rule, targets):
         return
     yield Finding(
         f"{at}.targets",
@@ -173,7 +174,7 @@ def _no_target(at: str, rule: Rule, targets: Mapping[str, Target]) -> Iterator[F
 def _of_other_protocol(at: str, rule: Rule, kinds: list[Kind], targets: Mapping[str, Target]) -> Iterator[Finding]:
     if not rule.targets or any(has_wildcard(name) for name in rule.targets):
         return
-    protocols = {target.protocol for target in _targets_of(rule, targets)}
+    protocols = {target.protocol for target in targets_of(rule, targets)}
     if protocols and not any(kind in _KINDS_OF.get(protocol, ()) for protocol in protocols for kind in kinds):
         problem = f"never happen on targets that speak {', '.join(sorted(protocols))}"
         yield Finding(f"{at}.operations", problem, "Name kinds that do, or other targets")

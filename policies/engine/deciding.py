@@ -170,7 +170,7 @@ class Deciding:
             self._approving[rule.name] = rule
             return
         about, columns = access.object, ready.columns_meant(access)
-        if rule.effect is Effect.LIMIT and not (rule.limit is not None and rule.limit.distinct):
+        if rule.effect is Effect.LIMIT:
             about, columns = NOTHING, ()  # of the operation as a whole
         elif rule.effect is Effect.FILTER:
             columns = ()

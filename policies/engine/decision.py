@@ -15,8 +15,8 @@ DEFAULT_DENY: Final = "default deny"
 class Obligation(msgspec.Struct, frozen=True, omit_defaults=True):
     """What has to be done with an allowed operation, by a rule: one of `limit`, `mask` and `filter` is set.
 
-    `object` and `columns` say of what, for masks, filters and distinct values. Where the operation may refer to any
-    column, `columns` are the rule's patterns.
+    `object` and `columns` say of what, for masks and filters. Where the operation may refer to any column, `columns`
+    are the rule's patterns.
     """
 
     rule: str

@@ -118,9 +118,10 @@ class LimitOf(StrEnum):
 
 
 class Limit(Struct, frozen=True, kw_only=True):
-    """How much in a period: operations, rows and bytes shown, distinct values of a labelled column. 0: no limit.
+    """How much in a period: operations, rows and bytes shown, distinct values of some columns. 0: no limit.
 
-    `sessions` (at once) and `statement_seconds` (each) know no period.
+    `distinct` counts the values of columns with one of these `labels`, and of these `columns` (`schema.table.column`),
+    together. `sessions` (at once) and `statement_seconds` (each) know no period.
     """
 
     per: LimitPer = LimitPer.DAY
@@ -131,6 +132,14 @@ class Limit(Struct, frozen=True, kw_only=True):
     distinct: int = 0
     sessions: int = 0
     statement_seconds: int = 0
+    labels: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
+
+
+#: Distinct values are remembered, each in 16 bytes, by Redis and by the workers.
+MAX_DISTINCT: Final = 100_000
+#: Of columns: short words, such as `email` or `pii.card`.
+LABEL_PATTERN: Final = r"[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?"
 
 
 #: What a mask can do to a value.
@@ -170,7 +179,11 @@ class Rule(Scope, frozen=True, kw_only=True):
 
 
 class Policy(Struct, frozen=True, kw_only=True):
-    """One immutable version. The empty policy allows nothing."""
+    """One immutable version. The empty policy allows nothing.
+
+    `labelled` isn't written by its authors: by target and column (`schema.table.column`), labels that rules ask for.
+    """
 
     version: str
     rules: tuple[Rule, ...] = ()
+    labelled: dict[str, dict[str, tuple[str, ...]]] = {}

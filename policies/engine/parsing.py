@@ -10,11 +10,14 @@ from typing import Any, Final
 
 import msgspec
 
+from policies.engine.columns import split_column
 from policies.engine.conditions import check_condition
 from policies.engine.model import (
+    LABEL_PATTERN,
     MASK_METHODS,
     MAX_CONDITIONS,
     MAX_COUNT,
+    MAX_DISTINCT,
     MAX_FILTER_CHARACTERS,
     MAX_HOLD_SECONDS,
     MAX_NAME_CHARACTERS,
@@ -39,6 +42,7 @@ from policies.engine.patterns import has_wildcard, matches_any
 from policies.engine.windows import compile_window
 
 _PATTERN: Final = re.compile(r"[A-Za-z0-9_.:@/*?-]+")
+_LABEL: Final = re.compile(LABEL_PATTERN)
 _FLOW: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 _AT: Final = re.compile(r"(.*) - at `(?:key in `)?\$?(.*?)`+\Z", re.DOTALL)
 _UNKNOWN_FIELD: Final = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
@@ -225,14 +229,41 @@ def _check_limit(at: str, rule: Rule) -> None:
     limit = rule.limit
     if limit is None:
         raise PolicyError(f"{at}.limit", "is missing", "Say how much: limit: {per: day, rows: 10000}")
-    counts = {name: value for name, value in msgspec.structs.asdict(limit).items() if name not in _CHOICES}
+    counts = {name: value for name, value in msgspec.structs.asdict(limit).items() if isinstance(value, int)}
     for name, value in counts.items():
         if not 0 <= value <= MAX_COUNT:
             raise PolicyError(f"{at}.limit.{name}", f"{value} is out of range", "0 means no limit")
     if not any(counts.values()):
         raise PolicyError(f"{at}.limit", "limits nothing", f"Give one of {', '.join(counts)}")
-    if limit.distinct and not rule.columns:
-        raise PolicyError(f"{at}.columns", "is empty", "Name the columns whose distinct values are counted")
+    _check_distinct(at, rule, limit)
+
+
+def _check_distinct(at: str, rule: Rule, limit: Limit) -> None:
+    """What is counted is named by the limit; a rule that limits distinct values speaks of whatever may show them."""
+    if not limit.distinct:
+        if limit.labels or limit.columns:
+            field = "labels" if limit.labels else "columns"
+            raise PolicyError(f"{at}.limit.{field}", "has no meaning without distinct", "Give distinct: how many")
+        return
+    if limit.distinct > MAX_DISTINCT:
+        raise PolicyError(f"{at}.limit.distinct", f"{limit.distinct} is out of range", f"At most {MAX_DISTINCT}")
+    for field in ("operations", "objects", "columns"):
+        if getattr(rule, field):
+            fix = "Leave it out: limit.labels or limit.columns say what is counted, however it is asked for"
+            raise PolicyError(f"{at}.{field}", "has no meaning with distinct", fix)
+    if not limit.labels and not limit.columns:
+        fix = "Name what is counted: labels: [email], or columns: [public.customers.email]"
+        raise PolicyError(f"{at}.limit.labels", "is empty, and so is columns", fix)
+    _check_count(f"{at}.limit.labels", limit.labels)
+    for index, label in enumerate(limit.labels):
+        if not _LABEL.fullmatch(label):
+            fix = "Small letters, digits, dots, hyphens and underscores"
+            raise PolicyError(f"{at}.limit.labels[{index}]", f"{label[:50]!r} is no label of a column", fix)
+    _check_count(f"{at}.limit.columns", limit.columns)
+    for index, column in enumerate(limit.columns):
+        if len(column) > MAX_PATTERN_CHARACTERS or split_column(column) is None:
+            fix = "schema.table.column, each in full; names with dots or capitals in double quotes"
+            raise PolicyError(f"{at}.limit.columns[{index}]", f"{column[:50]!r} is no column", fix)
 
 
 def _check_filter(at: str, rule: Rule) -> None:

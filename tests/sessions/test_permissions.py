@@ -31,6 +31,8 @@ from policies.notifying.actions import announce, save_channel
 from policies.notifying.models import ChatIdentity, Event, Notification, NotificationChannel
 from policies.simulation.actions import start_simulation, start_suggestion
 from sessions.killing.actions import kill
+from targets.actions import add_column_label
+from targets.models import ColumnLabel
 from tests.sessions.conftest import Site
 from tests.sessions.people import furnish, person, signed_in
 
@@ -131,6 +133,10 @@ MATRIX: Final[dict[str, Row]] = {
     "GET credential-detail": read(),
     "PATCH credential-detail": write(200, {"username": "other"}),
     "DELETE credential-detail": write(204),
+    "GET column-label-list": read(),
+    "POST column-label-list": write(201, {"table": "customers", "column": "email", "label": "pii"}),
+    "GET column-label-detail": read(),
+    "DELETE column-label-detail": write(204),
     "GET worker-list": read(),
     "GET worker-detail": read(),
     "PATCH worker-detail": write(200, {"is_active": False}),
@@ -231,6 +237,8 @@ def rows(acme: Site) -> dict[str, Any]:
         suggestion = start_suggestion(acme.agent, **period)
         entry = LedgerEntry.objects.order_by("seq")[0]
         limits = {"operations": 5, "rows": 0, "bytes": 0}
+        label = ColumnLabel(tenant=acme.tenant, target=acme.target, table="customers", column="email", label="email")
+        add_column_label(label, acting_user=None)
         budget = Budget.objects.create(
             tenant=acme.tenant, rule="support/few", per="day", of="rule", limits=limits, last_used_at=timezone.now()
         )
@@ -257,6 +265,7 @@ def rows(acme: Site) -> dict[str, Any]:
         "oauth-client": make_client(acme.agent, acting_user=None)[0],
         "service-token": issue_service_token(acme.tenant, purpose=ServicePurpose.SCIM, acting_user=None)[0],
         "ledger-entrie": entry,
+        "column-label": label,
         "worker": made["proxyworker"],
         "join-token": made["jointoken"],
         "policie": made["policy"],
@@ -285,7 +294,7 @@ def ask(client: Client, endpoint: str, rows: dict[str, Any]) -> Any:
         body = {"tenant": "acme", **body}
         if basename == "oauth-client":
             body["agent"] = str(rows["agent"].pk)
-        if basename == "credential":
+        if basename in {"credential", "column-label"}:
             body["target"] = str(rows["target"].pk)
         if basename == "policy-suggestion":
             body["agent"] = str(rows["agent"].pk)
