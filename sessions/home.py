@@ -65,7 +65,9 @@ def overview(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
         tenants = authority.tenant_ids(Power.AUDIT)
         waiting = requests_waiting_for(cast("User", request.user)) if authority.may(Power.APPROVE) else []
         context |= _record(tenants, waiting=waiting, now=now)
-        context["tiles"] = [*_record_tiles(tenants, waiting=waiting, now=now), *context.get("tiles", [])]
+        context["tiles"] = [*_record_tiles(tenants, waiting=waiting, now=now), *context["tiles"]]
+    elif authority.may(Power.READ):
+        context["tiles"] += _set_up_tiles(authority.tenant_ids(Power.READ))
     return context
 
 
@@ -165,6 +167,19 @@ def _set_up(tenants: tuple[Any, ...], *, may_manage: bool, now: datetime) -> dic
     )
     missing = may_manage and not all(step.is_done for step in steps)
     return {"tiles": [tile], "steps": steps if missing else ()}
+
+
+def _set_up_tiles(tenants: tuple[Any, ...]) -> list[Tile]:
+    """For those who don't see the record."""
+    active: tuple[tuple[str, QuerySet[Any], str], ...] = (
+        ("Agents", Agent.objects.all(), "admin:accounts_agent_changelist"),
+        ("Targets", Target.objects.all(), "admin:targets_target_changelist"),
+        ("Policies", Policy.objects.all(), "admin:policies_policy_changelist"),
+    )
+    return [
+        Tile(label, _count(rows.filter(tenant__in=tenants, is_active=True)), "active", reverse(page))
+        for label, rows, page in active
+    ]
 
 
 def _running(tenants: tuple[Any, ...]) -> QuerySet[AgentSession]:
