@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from policies.engine import Access, Effect, Kind, Operation
-from policies.engine.operation import NOTHING, UNRESOLVED
+from policies.engine import Effect, Kind, Operation
+from policies.engine.operation import NOTHING
 from proxyworker.contract import OutcomeStatus
 from proxyworker.gate.meter import Exhausted, Waiting
 from proxyworker.postgres.errors import INSUFFICIENT_PRIVILEGE, LIMIT_EXCEEDED, PROGRAM_LIMIT_EXCEEDED
@@ -20,6 +20,7 @@ from proxyworker.postgres.held import HeldOperation, SessionState, combined, exe
 from proxyworker.postgres.names import UNNAMED, Names, Statement
 from proxyworker.postgres.pipeline import NOT_EXECUTED, Expected, Pipeline, Step
 from proxyworker.postgres.understand import Facts, NameChange, understand, unread
+from proxyworker.postgres.understand.fastpath import called
 from proxyworker.wire.postgres import backend, frontend
 from proxyworker.wire.postgres.errors import MalformedMessage
 
@@ -34,7 +35,6 @@ FLUSH_MESSAGE: Final = b"H\x00\x00\x00\x04"
 
 #: Kinds that say nothing beyond the text, where they touch nothing: not worth their place in every record.
 _TELLING_NOTHING: Final = frozenset({Kind.TRANSACTION, Kind.SET, Kind.SHOW, Kind.CURSOR, Kind.SELECT, Kind.PREPARED})
-_FUNCTION_CALL: Final = Facts(operation=Operation(accesses=(Access(Kind.CALL, UNRESOLVED),)))
 
 _STALE_CURSOR: Final = "the policy has changed since a cursor was opened, and what it shows was decided on before"
 _STALE_HELP: Final = "End the transaction and open the cursor again; if it is WITH HOLD, in a new session."
@@ -297,7 +297,7 @@ class Requests:
         oid = frontend.parse_function_call(data, start, end)
         values = ((data[start:end], True),)
         operation = self._admit(
-            "function", Statement(b"function %d" % oid, _FUNCTION_CALL), is_simple=True, parameters=values
+            "function", Statement(b"function %d" % oid, called(oid)), is_simple=True, parameters=values
         )
         if operation is None:
             return False
@@ -315,10 +315,13 @@ class Requests:
 
     def _decide(self, statement: Statement) -> tuple[Facts, Decision]:
         """What a statement does, with that of the prepared statements which it executes, and whether it may."""
-        facts = statement.facts
+        facts, text = statement.facts, statement.text
         if facts.executes:
-            facts = combined(facts, [one.facts for one in executed_by(facts, self._names)])
-        return facts, self._decider.decide(facts.operation, statement.text)
+            executed = executed_by(facts, self._names)
+            facts = combined(facts, [one.facts for one in executed])
+            # What a condition asks of the text, it asks of theirs as well.
+            text = b"\n".join((text, *(one.text for one in executed)))
+        return facts, self._decider.decide(facts.operation, text)
 
     def _admit(
         self, kind: str, statement: Statement, *, is_simple: bool, parameters: Values = (), granted_under: str = ""

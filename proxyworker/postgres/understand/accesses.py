@@ -106,6 +106,8 @@ class Accesses:
         # What the database's own functions do to the session can't be told.
         self.moves_names = self.moves_names or name == "set_config" or not name.startswith(("pg_", "lo_"))
         self.add(Kind.CALL, function_name(schema, name))
+        if Hazard.DYNAMIC_SQL in found:
+            self.add(Kind.SELECT, UNRESOLVED)[ALL_COLUMNS] = None  # whatever the query reads that it is given as text
 
     def operator(self, schema: str, name: str) -> None:
         """An operator is used that stands in a schema; it calls a function that nobody sees. Raises `TooMuch`."""

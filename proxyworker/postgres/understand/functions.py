@@ -52,6 +52,9 @@ _HAZARDS: Final = tuple(
     )
 )
 
+#: What a function may be of which nothing is known.
+ANY_HAZARDS: Final = tuple(dict.fromkeys(hazard for _, hazard in _HAZARDS))
+
 PG_CATALOG: Final = "pg_catalog"
 
 #: Functions of pg_catalog that take a row of any table and show what is in it: `t.to_jsonb` is `to_jsonb(t)`.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import time
 from collections.abc import Callable, Iterator
 
@@ -10,6 +11,8 @@ import pytest
 from psycopg import sql
 
 from policies.engine import Approval, Effect, Rule
+from proxyworker.contract import OperationIntent
+from proxyworker.postgres.understand.fastpath import KNOWN_FUNCTIONS
 from tests.plugin.embedded import TargetPostgres
 from tests.proxyworker.postgres.gate import EVERYTHING, RunningGate, ScriptedControlPlane
 from tests.proxyworker.postgres.raw import RawClient, codes, rows
@@ -20,6 +23,8 @@ ASK_FIRST = Rule(
     name="ask first", effect=Effect.REQUIRE_APPROVAL, agents=("*",), targets=("*",),
     operations=("update", "delete"), approval=Approval(flow="dba"),
 )  # fmt: skip
+#: Everything but what is grave.
+ORDINARY = Rule(name="ordinary", effect=Effect.ALLOW, agents=("*",), targets=("*",))
 
 
 @pytest.fixture
@@ -93,3 +98,78 @@ def test_a_statement_of_sql_whose_name_is_not_ascii_is_not_known(
             assert codes(client.ask(query(f"EXECUTE {name}"))) == ["42501"]
         assert [row[-1:] for row in rows(client.ask(query("SELECT 7")))] == [b"7"]
     assert count() == 3
+
+
+# ------------------------------------------------------------ what is called
+
+
+def call(oid: int, *values: bytes) -> bytes:
+    sizes = b"".join(len(value).to_bytes(4, "big") + value for value in values)
+    return frame("F", struct.pack("!IHH", oid, 0, len(values)) + sizes + b"\0\0")
+
+
+def number_of(target: TargetPostgres, signature: str) -> int:
+    ((oid,),) = target.run(f"SELECT '{signature}'::regprocedure::oid::int")
+    return int(oid)
+
+
+def test_a_function_that_is_called_by_its_number_may_be_any(
+    control: ScriptedControlPlane, gate: RunningGate, target_postgres: TargetPostgres
+) -> None:
+    control.rules = (ORDINARY,)
+    dangerous = number_of(target_postgres, "set_config(text,text,boolean)")
+    with RawClient(gate) as client:
+        assert codes(client.ask(call(dangerous, b"search_path", b"evil", b"t"))) == ["42501"]
+        assert b"evil" not in rows(client.ask(query("SHOW search_path")))[0]
+    understood = gate.of(OperationIntent)[0].operation
+    assert understood is not None
+    assert {"server_file", "role_change", "search_path", "dblink"} <= set(understood.hazards)
+
+
+def test_a_rule_for_large_objects_lets_them_be_called_by_number(
+    control: ScriptedControlPlane, gate: RunningGate, target_postgres: TargetPostgres
+) -> None:
+    control.rules = (ORDINARY, Rule(name="large", effect=Effect.ALLOW, operations=("call",), hazards=("large_object",)))
+    with RawClient(gate) as client:
+        client.ask(query("BEGIN"))
+        assert not codes(client.ask(call(number_of(target_postgres, "lo_creat(int)"), b"-1")))
+        assert codes(client.ask(call(number_of(target_postgres, "lo_import(text)"), b"/etc/passwd"))) == ["42501"]
+        client.ask(query("ROLLBACK"))
+    names = {name: oid for oid, name in KNOWN_FUNCTIONS.items()}
+    listed = "', '".join(names)
+    found = target_postgres.run(
+        "SELECT proname, oid::int FROM pg_proc WHERE pronamespace = 'pg_catalog'::regnamespace"
+        f" AND proname IN ('{listed}')"
+    )
+    assert dict(found) == names
+
+
+@pytest.mark.parametrize(
+    "function",
+    ["query_to_xml('SELECT name FROM {}', true, false, '')", "table_to_xml('{}', true, false, '')",
+     "ts_stat('SELECT to_tsvector(name) FROM {}')", "pg_catalog.query_to_xml('TABLE {}', true, false, '')"],
+)  # fmt: skip
+@pytest.mark.parametrize("effect", [Effect.DENY, Effect.MASK])
+def test_a_query_that_is_given_as_text_reads_nothing_that_a_rule_keeps_back(  # noqa: PLR0913 - fixtures
+    control: ScriptedControlPlane, gate: RunningGate, table: str, function: str, effect: Effect
+) -> None:
+    control.rules = (ORDINARY, Rule(name="kept", effect=effect, operations=("select",), objects=(f"public.{table}",)))
+    with RawClient(gate) as client:
+        said = client.ask(query(f"SELECT * FROM {function.format(table)}"))
+        assert (codes(said), rows(said)) == (["42501"], [])
+    control.rules = (ORDINARY,)
+    with RawClient(gate) as client:
+        assert rows(client.ask(query(f"SELECT * FROM {function.format(table)}")))
+
+
+def test_a_condition_on_the_text_is_asked_of_what_is_executed(
+    control: ScriptedControlPlane, gate: RunningGate, table: str
+) -> None:
+    prepares = Rule(name="prepares", effect=Effect.ALLOW, operations=("prepared",))
+    reads = Rule(name="reads", effect=Effect.ALLOW, condition="!operation.text.contains('name')")
+    control.rules = (prepares, reads)
+    with RawClient(gate) as client:
+        for column, refused in (("id", []), ("name", ["42501"])):
+            client.ask(query(f"PREPARE {column}s AS SELECT {column} FROM {table}"))
+            assert codes(client.ask(query(f"EXECUTE {column}s"))) == refused
+            assert codes(client.ask_extended(parse(f"EXECUTE {column}s"), bind(), execute())) == refused
