@@ -10,8 +10,8 @@ from proxyworker.postgres.understand.catalog import function_name
 from proxyworker.postgres.understand.facts import Facts
 from proxyworker.postgres.understand.functions import ANY_HAZARDS, PG_CATALOG, hazards_of
 
-#: What clients call so: the large objects of libpq. The numbers are PostgreSQL's own, in every version; a test holds them
-#: against a real server.
+#: What clients call so: the large objects of libpq. The numbers are PostgreSQL's own, in every version; a test holds
+#: them against a real server.
 KNOWN_FUNCTIONS: Final = {
     715: "lo_create", 952: "lo_open", 953: "lo_close", 954: "loread", 955: "lowrite", 956: "lo_lseek",
     957: "lo_creat", 958: "lo_tell", 964: "lo_unlink", 1004: "lo_truncate", 3170: "lo_lseek64", 3171: "lo_tell64",

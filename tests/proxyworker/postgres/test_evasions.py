@@ -150,7 +150,7 @@ def test_a_rule_for_large_objects_lets_them_be_called_by_number(
      "ts_stat('SELECT to_tsvector(name) FROM {}')", "pg_catalog.query_to_xml('TABLE {}', true, false, '')"],
 )  # fmt: skip
 @pytest.mark.parametrize("effect", [Effect.DENY, Effect.MASK])
-def test_a_query_that_is_given_as_text_reads_nothing_that_a_rule_keeps_back(  # noqa: PLR0913 - fixtures
+def test_a_query_that_is_given_as_text_reads_nothing_that_a_rule_keeps_back(
     control: ScriptedControlPlane, gate: RunningGate, table: str, function: str, effect: Effect
 ) -> None:
     control.rules = (ORDINARY, Rule(name="kept", effect=effect, operations=("select",), objects=(f"public.{table}",)))
