@@ -75,6 +75,11 @@ class Condition:
     reads_operation: bool
     is_constant: bool
 
+    @property
+    def is_lasting(self) -> bool:
+        """Whether its answer holds for a whole session."""
+        return not (self.reads_operation or self.reads_time)
+
 
 @lru_cache(maxsize=COMPILED_CONDITIONS)
 def compile_condition(text: str) -> Condition:

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Final
 
+from policies.engine.masks import PatternMasks, places, union
 from policies.engine.model import Effect, Rule, Scope
 from policies.engine.operation import Hazard, Kind, is_sql
 from policies.engine.patterns import (
     COMPILED_LISTS,
-    PatternIndex,
     allowed_name,
     are_within,
     bare_name,
@@ -53,30 +53,24 @@ class Overlaps:
     _FIELDS: Final = ("agents", "targets", "objects")
 
     def __init__(self, rules: tuple[Rule, ...]) -> None:
-        self._everywhere: dict[str, set[int]] = {}
-        self._index: dict[str, PatternIndex] = {}
-        for field in self._FIELDS:
-            narrow: list[tuple[str, int]] = []
-            everywhere = self._everywhere[field] = set()
-            for number, rule in enumerate(rules):
-                patterns: tuple[str, ...] = getattr(rule, field)
-                narrow += ((pattern, number) for pattern in patterns)
-                if not patterns:
-                    everywhere.add(number)
-            self._index[field] = PatternIndex(narrow)
+        self._all = (1 << len(rules)) - 1
+        self._index = {
+            field: PatternMasks((place, getattr(rule, field)) for place, rule in enumerate(rules))
+            for field in self._FIELDS
+        }
 
     def of(self, rule: Rule) -> list[int]:
         """The places of all that may, itself included."""
-        found: set[int] | None = None
-        for field in self._FIELDS:
-            may = self._everywhere[field]
+        found = self._all
+        for field, index in self._index.items():
             patterns: tuple[str, ...] = getattr(rule, field)
+            may = index.unasked
             if patterns:
                 first = patterns[0]
                 names = {first, bare_name(first), allowed_name(first)} if field == "objects" else {first}
-                may = may.union(*map(self._index[field].find, names))
-            found = may if found is None else found & may
-        return sorted(found or ())
+                may |= union(map(index.find, names))
+            found &= may
+        return list(places(found))
 
 
 def _is_wider(rule: Rule, other: Rule) -> bool:

@@ -9,64 +9,50 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import islice
 from typing import Final
 
 import msgspec
 
 from policies.engine.conditions import Ask, ConditionFailed, Scene
 from policies.engine.decision import DEFAULT_DENY, Decision, Obligation
+from policies.engine.index import RuleIndex
+from policies.engine.masks import first_place, places
 from policies.engine.model import Approval, ApprovalMode, Effect, Mask, Rule
 from policies.engine.operation import NOTHING, Access, Kind, Operation, Target
-from policies.engine.rules import COVERING, KindRules, ReadyRule
+from policies.engine.rules import ReadyRule
 from policies.engine.words import (
     RETRYING,
     join,
     names,
     noun,
     say_access,
-    say_allowed,
     say_missing,
     say_unqualified,
 )
 
 #: Rules nearly covering an access that a refusal tells of.
 MAX_MISSING: Final = 3
-_KINDS: Final = frozenset(Kind)
 
 
+@dataclass(frozen=True, slots=True)
 class Party:
-    """One of those who need to be allowed, with the rules in scope; by kind from the first operation of it on."""
+    """One of those who need to be allowed; `rules` are those in scope."""
 
-    def __init__(self, name: str, rules: list[ReadyRule]) -> None:
-        self.name = name
-        self.rules = rules
-        self._by_kind: dict[str, KindRules] = {}
-        self._allowed: str | None = None
-
-    def of_kind(self, kind: str) -> KindRules:
-        """The rules that speak of it."""
-        found = self._by_kind.get(kind)
-        if found is None:
-            found = KindRules(self.rules, kind)
-            if kind in _KINDS:  # other words are not bounded in number
-                self._by_kind[kind] = found
-        return found
-
-    def say_allowed(self) -> str:
-        """What it may do here, in short."""
-        if self._allowed is None:
-            self._allowed = say_allowed(ready.rule for ready in self.rules if ready.rule.effect in COVERING)
-        return self._allowed
+    name: str
+    rules: int
 
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """What holds for a whole session."""
+    """What holds for a whole session. `answers`: of conditions that ask for nothing else."""
 
     version: str
     target: Target
     scene: Scene
+    index: RuleIndex
     parties: tuple[Party, ...]
+    answers: dict[str, bool]
 
 
 class Deciding:
@@ -78,17 +64,23 @@ class Deciding:
         "_approving",
         "_ask",
         "_bound",
+        "_covering",
         "_hazards",
+        "_index",
         "_obligations",
         "_operation",
+        "_touching",
         "read_text",
         "read_time",
     )
 
-    def __init__(self, bound: Bound, operation: Operation, *, now: float, text: str) -> None:
+    def __init__(self, bound: Bound, operation: Operation, *, are_open: int, now: float, text: str) -> None:
         self._bound = bound
+        self._index = index = bound.index
         self._operation = operation
         self._hazards = frozenset(operation.hazards)
+        self._touching = are_open & index.touching_hazards(self._hazards)
+        self._covering = are_open & index.covering_hazards(self._hazards)
         self._ask: Ask = bound.scene.ask(operation, now=now, text=text)
         self._answers: dict[str, bool] = {}
         self._allowing: Rule | None = None
@@ -113,56 +105,58 @@ class Deciding:
         )
 
     def _weigh(self, party: Party, access: Access) -> Decision | None:
-        of_kind = party.of_kind(access.kind)
+        index = self._index
+        covers, touches = index.of_kind(access.kind)
+        touching = party.rules & touches & self._touching
+        if touching:
+            touching &= index.touching_object(access)
+        if touching:
+            touching &= index.touching_columns(access)
         try:
-            for number in of_kind.touching(access):
-                ready = party.rules[number]
-                if (
-                    ready.is_open
-                    and ready.touches_hazards(self._hazards)
-                    and ready.touches_columns(access)
-                    and self._holds(ready)
-                ):
+            for place in places(touching):
+                ready = index.ready[place]
+                if self._holds(ready):
                     if ready.rule.effect is Effect.DENY:
                         return self._denied(party, ready.rule, access)
                     self._note(ready, access)
-            return self._cover(party, access, of_kind)
+            return self._cover(party, access, party.rules & covers)
         except _RuleFailed as failed:
             reason = f"rule {failed.rule.name!r} could not be applied: {failed.problem}"
             return self._decision(Effect.DENY, failed.rule, reason, RETRYING)
 
-    def _cover(self, party: Party, access: Access, of_kind: KindRules) -> Decision | None:
-        covering: Rule | None = None
-        missing: list[ReadyRule] = []
-        for number in of_kind.covering(access):
-            ready = party.rules[number]
-            if covering is not None and ready.condition is None and not ready.problem:
-                continue
-            is_match = ready.is_open and not ready.uncovered(self._hazards) and ready.covers_columns(access)
-            if is_match and self._holds(ready):
-                covering = covering or ready.rule
-            elif len(missing) < MAX_MISSING:
-                missing.append(ready)
-        if covering is None:
-            return self._default_deny(party, access, missing)
-        self._allowing = self._allowing or covering
+    def _cover(self, party: Party, access: Access, of_kind: int) -> Decision | None:
+        index = self._index
+        near = of_kind & index.covering_object(access)
+        matching = near & self._covering
+        if matching:
+            matching &= index.covering_columns(access)
+        asking = matching & index.asking
+        holding = matching ^ asking
+        for place in places(asking):
+            if self._holds(index.ready[place]):
+                holding |= 1 << place
+        if not holding:
+            return self._default_deny(party, access, [index.ready[n] for n in islice(places(near), MAX_MISSING)])
+        if self._allowing is None:
+            self._allowing = index.ready[first_place(holding)].rule
         return None
 
     def _holds(self, ready: ReadyRule) -> bool:
-        if ready.problem:
-            raise _RuleFailed(ready.rule, ready.problem)
         condition = ready.condition
-        if condition is None:
+        if condition is None or ready.problem:
+            if ready.problem:
+                raise _RuleFailed(ready.rule, ready.problem)
             return True
-        name = ready.rule.name
-        if name not in self._answers:
+        answers = self._bound.answers if condition.is_lasting else self._answers
+        answer = answers.get(ready.question)
+        if answer is None:
             self.read_text |= condition.reads_text
             self.read_time |= condition.reads_time
             try:
-                self._answers[name] = self._ask(condition, ready.zone)
+                answer = answers[ready.question] = self._ask(condition, ready.zone)
             except ConditionFailed as failed:
                 raise _RuleFailed(ready.rule, f"its condition gives no answer: {failed.problem}") from failed
-        return self._answers[name]
+        return answer
 
     def _note(self, ready: ReadyRule, access: Access) -> None:
         rule = ready.rule
@@ -189,7 +183,8 @@ class Deciding:
         said = say_access(access)
         because = f": {rule.reason}" if rule.reason else ""
         reason = f"rule {rule.name!r} denies {party.name} on {self._bound.target.name}: {said}{because}"
-        return self._decision(Effect.DENY, rule, reason, join(RETRYING, say_unqualified(access), party.say_allowed()))
+        what_helps = join(RETRYING, say_unqualified(access), self._index.say_allowed(party.rules))
+        return self._decision(Effect.DENY, rule, reason, what_helps)
 
     def _default_deny(self, party: Party, access: Access, missing: Iterable[ReadyRule]) -> Decision:
         target = self._bound.target.name
@@ -210,7 +205,7 @@ class Deciding:
             help=join(
                 f"But {'; '.join(near)}." if near else "",
                 say_unqualified(access),
-                party.say_allowed(),
+                self._index.say_allowed(party.rules),
                 f"For more, ask an administrator for a policy rule that allows {noun(party.name)} on target {target}.",
             ),
         )

@@ -7,7 +7,7 @@ read for the worse: where a rule allows, it is `public`'s; where a rule restrict
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Final
 
@@ -92,36 +92,10 @@ def tails(pattern: str) -> tuple[str, ...]:
     return tuple(".".join(parts[index:]) for index in range(len(parts)))
 
 
-class PatternIndex:
-    """Which of many patterns match a name, in time that hardly grows with their number. Values are numbers of rules.
-
-    Patterns are found by the literal text before their first wildcard.
-    """
-
-    __slots__ = ("_by_prefix", "_exact", "_lengths")
-
-    def __init__(self, patterns: Iterable[tuple[str, int]]) -> None:
-        self._exact: dict[str, set[int]] = {}
-        self._by_prefix: dict[str, list[tuple[Matches, int]]] = {}
-        for pattern, number in patterns:
-            wildcard = _WILDCARD.search(pattern)
-            if wildcard is None:
-                self._exact.setdefault(pattern, set()).add(number)
-            else:
-                prefix = pattern[: wildcard.start()]
-                self._by_prefix.setdefault(prefix, []).append((matcher((pattern,)), number))
-        self._lengths = sorted({len(prefix) for prefix in self._by_prefix})
-
-    def find(self, name: str) -> set[int]:
-        """The values of the patterns that match."""
-        found = set(self._exact.get(name, ()))
-        for length in self._lengths:
-            if length > len(name):
-                break
-            for matches, number in self._by_prefix.get(name[:length], ()):
-                if matches(name):
-                    found.add(number)
-        return found
+def literals(pattern: str) -> tuple[str, str, str]:
+    """Of a pattern with a wildcard: the text before the first, the longest between two, the text after the last."""
+    begin, *middle, end = _WILDCARD.split(pattern)
+    return begin, max(middle, key=len, default=""), end
 
 
 @lru_cache(maxsize=COMPILED_LISTS)

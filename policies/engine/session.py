@@ -12,12 +12,11 @@ from typing import Final
 from policies.engine.conditions import Scene
 from policies.engine.deciding import Bound, Deciding, Party
 from policies.engine.decision import DEFAULT_DENY, Decision
-from policies.engine.model import Effect, Policy, Rule
+from policies.engine.index import index_of
+from policies.engine.masks import first_place, union
+from policies.engine.model import Effect, Policy
 from policies.engine.operation import Operation, Target
-from policies.engine.patterns import is_everything
 from policies.engine.principal import Principal
-from policies.engine.rules import COVERING, make_ready
-from policies.engine.scopes import parties, rules_for
 from policies.engine.words import RETRYING, noun
 
 #: Names, and pieces of texts, that the cache of decisions holds; then it starts anew. With literals in a text every
@@ -33,18 +32,22 @@ class SessionPolicy:
 
     def __init__(self, policy: Policy, *, principal: Principal, target: Target) -> None:
         self._policy = policy
+        self._index = index = index_of(policy)
         self._bound = Bound(
             version=policy.version,
             target=target,
             scene=Scene(principal, target),
+            index=index,
             parties=tuple(
-                Party(name, make_ready(rules_for(policy, principal, name, target)))
-                for name in parties(policy, principal)
+                Party(name, index.subjects.rules_for(principal, name, target))
+                for name in index.subjects.parties(principal)
             ),
+            answers={},
         )
-        self._windowed = tuple(
-            ready for party in self._bound.parties for ready in party.rules if ready.window is not None
-        )
+        in_scope = union(party.rules for party in self._bound.parties)
+        #: The windows to look at.
+        self._windowed = in_scope & index.windowed
+        self._are_open = index.all
         self._minute: int | None = None
         self._cache = _Cache()
 
@@ -52,6 +55,11 @@ class SessionPolicy:
     def version(self) -> str:
         """The policy's."""
         return self._policy.version
+
+    @property
+    def hides_columns(self) -> bool:
+        """Whether a rule of the policy speaks of columns or rows, for whomever."""
+        return self._index.hides_columns
 
     def admits(self, *, now: float) -> Decision:  # noqa: ARG002 - windows are asked with each operation
         """Whether a session may start: some rule could allow something, and no rule denies everything. Never raises."""
@@ -69,7 +77,7 @@ class SessionPolicy:
             known = self._cache.find(operation, text)
             if known is not None:
                 return known
-            deciding = Deciding(self._bound, operation, now=now, text=text)
+            deciding = Deciding(self._bound, operation, are_open=self._are_open, now=now, text=text)
             decision = deciding.decide()
             if not deciding.read_time:
                 self._cache.keep(operation, text if deciding.read_text else None, decision)
@@ -81,23 +89,23 @@ class SessionPolicy:
         """Windows open and close at full minutes; what was decided holds while none of them did."""
         if minute == self._minute:
             return
-        are_open = [ready.window is None or ready.window.is_open(minute) for ready in self._windowed]
-        if are_open != [ready.is_open for ready in self._windowed]:
+        are_open = self._index.open_at(minute)
+        if (are_open ^ self._are_open) & self._windowed:
             self._cache.clear()
-            for ready, is_open in zip(self._windowed, are_open, strict=True):
-                ready.is_open = is_open
+        self._are_open = are_open
         self._minute = minute
 
     def _admit(self, party: Party) -> Decision:
-        for ready in party.rules:
-            rule = ready.rule
-            if rule.effect is Effect.DENY and _denies_everything(rule):
-                reason = f"rule {rule.name!r} denies {party.name} on {self._bound.target.name}"
-                return self._decision(Effect.DENY, rule.name, rule.reason or reason, RETRYING)
-        admitting = next((ready.rule for ready in party.rules if ready.rule.effect in COVERING), None)
-        if admitting is not None:
-            reason = admitting.reason or f"rule {admitting.name!r} allows it"
-            return self._decision(Effect.ALLOW, admitting.name, reason)
+        index = self._index
+        denying = party.rules & index.denies_everything
+        if denying:
+            rule = index.ready[first_place(denying)].rule
+            reason = f"rule {rule.name!r} denies {party.name} on {self._bound.target.name}"
+            return self._decision(Effect.DENY, rule.name, rule.reason or reason, RETRYING)
+        admitting = party.rules & index.covering
+        if admitting:
+            rule = index.ready[first_place(admitting)].rule
+            return self._decision(Effect.ALLOW, rule.name, rule.reason or f"rule {rule.name!r} allows it")
         target = self._bound.target.name
         return self._decision(
             Effect.DENY,
@@ -151,11 +159,3 @@ class _Cache:
         self._by_facts.clear()
         self._by_text.clear()
         self._pieces = 0
-
-
-def _denies_everything(rule: Rule) -> bool:
-    asked = (rule.columns, rule.hazards, rule.when, rule.condition)
-    return not any(asked) and all(
-        not patterns or any(is_everything(pattern) for pattern in patterns)
-        for patterns in (rule.operations, rule.objects)
-    )

@@ -40,7 +40,7 @@ class Decider:
         self._policy = SessionPolicy(policy, principal=self._grant.principal, target=target)
         self._kept.clear()
         #: Whether some rule speaks of columns: then no error may show a whole row.
-        self.hides_columns = any(rule.columns or rule.effect in (Effect.MASK, Effect.FILTER) for rule in policy.rules)
+        self.hides_columns = self._policy.hides_columns
 
     def session(self) -> Decision:
         """The decision on the session itself, for what is no operation of its own, such as a cancel request."""

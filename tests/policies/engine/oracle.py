@@ -31,12 +31,18 @@ WINDOWS: dict[tuple[str, ...], Callable[[datetime], bool]] = {
     ("22:00-06:00", "12:00-13:00"): lambda now: now.hour >= 22 or now.hour < 6 or now.hour == 12,
 }
 
+#: Rules are asked a deny first, then in this order, and among equals by name.
+_ASKED = (Effect.DENY, Effect.ALLOW, Effect.REQUIRE_APPROVAL, Effect.MASK, Effect.LIMIT, Effect.FILTER)
+
 
 @dataclass
 class Verdict:
     """The parts of a decision that mean something."""
 
     effect: Effect
+    #: The rule that the decision cites; the empty text is the default deny.
+    rule: str = ""
+    approving: set[str] = field(default_factory=set)
     flows: set[str] = field(default_factory=set)
     obligations: set[tuple[str, str, tuple[str, ...]]] = field(default_factory=set)
 
@@ -47,16 +53,14 @@ def decide(
     """What the engine has to find."""
     verdict = Verdict(Effect.ALLOW)
     moment = datetime.fromtimestamp(now, UTC)
-    effects = set()
     for party in _parties(policy, principal):
         for access in operation.accesses:
-            effects.add(_weigh(policy, principal, party, target, operation, access, moment, text, verdict))
-    for effect in (Effect.DENY, Effect.REQUIRE_APPROVAL, Effect.ALLOW):
-        if effect in effects or not effects:
-            return verdict if effect is Effect.ALLOW else Verdict(
-                effect, *(() if effect is Effect.DENY else (verdict.flows, verdict.obligations))
-            )  # fmt: skip
-    raise AssertionError
+            denied = _weigh(policy, principal, party, target, operation, access, moment, text, verdict)
+            if denied is not None:
+                return Verdict(Effect.DENY, rule=denied)
+    if verdict.approving:
+        verdict.effect, verdict.rule = Effect.REQUIRE_APPROVAL, min(verdict.approving)
+    return verdict if operation.accesses else Verdict(Effect.DENY)
 
 
 def _weigh(
@@ -69,7 +73,8 @@ def _weigh(
     now: datetime,
     text: str,
     verdict: Verdict,
-) -> Effect:
+) -> str | None:
+    """The rule that denies, or none at all (""). None: it passes, on the terms that are noted."""
     meant = [
         rule
         for rule in policy.rules
@@ -77,16 +82,21 @@ def _weigh(
         and (rule.within is None or _in_scope(rule.within, principal, party, target))
         and (rule.when is None or WINDOWS[rule.when.hours](now))
     ]
+    meant.sort(key=lambda rule: (_ASKED.index(rule.effect), rule.name))
     touching = [rule for rule in meant if rule.effect is not Effect.ALLOW and _touches(rule, operation, access)]
     covering = [rule for rule in meant if _covers(rule, operation, access)]
     answers = {rule.name: CONDITIONS[rule.condition](principal, operation, now, text) for rule in touching + covering}
-    if None in answers.values():
-        return Effect.DENY
+    for rule in touching + covering:
+        if answers[rule.name] is None or (rule.effect is Effect.DENY and answers[rule.name]):
+            return rule.name
     applying = [rule for rule in touching if answers[rule.name]]
-    if any(rule.effect is Effect.DENY for rule in applying) or not any(answers[rule.name] for rule in covering):
-        return Effect.DENY
+    letting = [rule.name for rule in covering if answers[rule.name]]
+    if not letting:
+        return ""
+    verdict.rule = verdict.rule or letting[0]
     for rule in applying:
         if rule.approval is not None:
+            verdict.approving.add(rule.name)
             verdict.flows.add(rule.approval.flow)
         elif rule.effect is Effect.MASK:
             columns = tuple(name for name in access.columns if _matches(rule.columns, name))
@@ -95,24 +105,36 @@ def _weigh(
             verdict.obligations.add((rule.name, access.object, ()))
         else:
             verdict.obligations.add((rule.name, "", ()))
-    return Effect.REQUIRE_APPROVAL if any(rule.approval for rule in applying) else Effect.ALLOW
+    return None
 
 
 def _parties(policy: Policy, principal: Principal) -> list[str]:
-    person = f"person:{principal.on_behalf_of}"
-    named = any(one.startswith("person:") and fnmatchcase(person, one) for rule in policy.rules for one in rule.agents)
-    return [principal.name, *principal.actors, *([person] if principal.on_behalf_of and named else [])]
+    person = [f"person:{principal.on_behalf_of}"] if principal.on_behalf_of else []
+    scopes = [scope for rule in policy.rules for scope in (rule, rule.within) if scope is not None]
+    named = [one for scope in scopes for one in scope.agents if ":" in one]
+    behind = [
+        party for party in (*principal.actors, *person) if ":" not in party or any(_names(one, party) for one in named)
+    ]
+    return [principal.name, *behind]
+
+
+def _names(pattern: str, party: str) -> bool:
+    return pattern.startswith(party[: party.index(":") + 1]) and fnmatchcase(party, pattern)
 
 
 def _in_scope(scope: Scope, principal: Principal, party: str, target: Target) -> bool:
-    agents = scope.agents
     if ":" in party:
-        agents = tuple(one for one in agents if one == "*" or one.startswith("person:"))
+        is_meant = any(one == "*" or _names(one, party) for one in scope.agents)
+    else:
+        is_meant = _matches(scope.agents, party)
     return (
-        (not scope.agents or _matches(agents, party))
+        (not scope.agents or is_meant)
         and (not scope.groups or any(_matches(scope.groups, group) for group in principal.groups))
+        and (not scope.sponsors or _matches(scope.sponsors, principal.sponsor))
         and (not scope.targets or _matches(scope.targets, target.name))
         and (not scope.environments or _matches(scope.environments, target.environment))
+        and all(fnmatchcase(principal.labels.get(name, ""), one) for name, one in scope.claims.items())
+        and all(fnmatchcase(target.labels.get(name, ""), one) for name, one in scope.target_labels.items())
     )
 
 

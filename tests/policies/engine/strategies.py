@@ -9,12 +9,27 @@ from hypothesis import strategies as st
 from policies.engine import Access, Hazard, Operation, Policy, Principal, Target, parse_policy
 from tests.policies.engine.oracle import CONDITIONS, WINDOWS
 
-AGENTS = ("reporter", "planner", "rep*", "*", "person:ada", "person:*")
+AGENTS = ("reporter", "planner", "rep*", "*", "person:ada", "person:*", "actor:x", "a*:x", "?eporter")
 TARGETS = ("shop", "crm", "s*", "*")
 GROUPS = ("ops", "o*", "dev")
 OPERATIONS = ("select", "insert", "update", "*", "http:*", "http:get", "unknown", "*ect")
-OBJECTS = ("public.a", "a", "b", "hr.*", "hr.b", "*.b", "*", "?", "h*", "pg_x", "/v1/*", "pg_catalog.*")
-COLUMNS = ("id", "ssn", "s*", "*", "?d")
+OBJECTS = (
+    "public.a",
+    "a",
+    "b",
+    "hr.*",
+    "hr.b",
+    "*.b",
+    "*",
+    "?",
+    "h*",
+    "pg_x",
+    "/v1/*",
+    "pg_catalog.*",
+    "*.t*_x",
+    "*mid*",
+)
+COLUMNS = ("id", "ssn", "s*", "*", "?d", "*n", "s*n")
 HAZARDS = ("drop", "server_file", "*_without_where", "*", "multi_statement", "none")
 EFFECTS: tuple[dict[str, Any], ...] = (
     {"effect": "allow"},
@@ -26,6 +41,22 @@ EFFECTS: tuple[dict[str, Any], ...] = (
     {"effect": "filter", "filter": "true", "objects": ["a", "hr.*"]},
     {"effect": "limit", "limit": {"rows": 10}},
 )
+#: The policy's own scope.
+WITHIN = (
+    None,
+    None,
+    {"targets": ["s*"]},
+    {"groups": ["ops"], "environments": ["prod"]},
+    {"agents": ["person:*", "rep*"]},
+)
+#: What a rule in six asks for.
+_RARELY: dict[str, tuple[Any, ...]] = {
+    "sponsors": (["bo*"], ["ada"]),
+    "environments": (["prod"], ["p*", "dev"]),
+    "claims": ({"repository": "acme/*"}, {"repository": ""}),
+    "target_labels": ({"tier": "g*"}, {"tier": ""}),
+    "reason": ("Ask first",),
+}
 
 
 def _some(values: tuple[str, ...], most: int = 2) -> st.SearchStrategy[list[str]]:
@@ -47,6 +78,9 @@ def rules(draw: st.DrawFn, *, name: str = "", may_fail: bool = True) -> dict[str
         "hazards": draw(st.one_of(st.just([]), _some(HAZARDS))),
         "condition": draw(st.one_of(st.just(""), st.sampled_from(conditions))),
     }
+    for field, values in _RARELY.items():
+        if draw(st.integers(0, 5)) == 0:
+            rule[field] = draw(st.sampled_from(values))
     if draw(st.integers(0, 4)) == 0:
         rule["when"] = {"hours": draw(st.sampled_from(list(WINDOWS)))}
     rule.update(draw(st.sampled_from(EFFECTS)))
@@ -64,7 +98,17 @@ def documents(draw: st.DrawFn, *, may_fail: bool = True) -> list[dict[str, Any]]
 @st.composite
 def policies(draw: st.DrawFn, *, may_fail: bool = True) -> Policy:
     """A policy, sometimes with a scope."""
-    within = draw(st.sampled_from((None, None, {"targets": ["s*"]}, {"groups": ["ops"], "environments": ["prod"]})))
+    within = draw(
+        st.sampled_from(
+            (
+                None,
+                None,
+                {"targets": ["s*"]},
+                {"groups": ["ops"], "environments": ["prod"]},
+                {"agents": ["person:*", "rep*"]},
+            )
+        )
+    )
     return parse_policy("p@1", draw(documents(may_fail=may_fail)), within=within)
 
 
@@ -74,13 +118,20 @@ principals = st.builds(
     name=st.sampled_from(("reporter", "planner")),
     groups=_some(("ops", "dev")).map(tuple),
     on_behalf_of=st.sampled_from(("", "ada", "bob")),
-    actors=st.sampled_from(((), ("planner",))),
+    actors=st.sampled_from(((), ("planner",), ("actor:x", "planner"))),
+    labels=st.sampled_from(({}, {"repository": "acme/shop"})),
+    sponsor=st.sampled_from(("", "bob", "ada")),
 )
-targets = st.builds(Target, name=st.sampled_from(("shop", "crm")), environment=st.sampled_from(("prod", "")))
+targets = st.builds(
+    Target,
+    name=st.sampled_from(("shop", "crm")),
+    environment=st.sampled_from(("prod", "")),
+    labels=st.sampled_from(({}, {"tier": "gold"})),
+)
 accesses = st.builds(
     Access,
     kind=st.sampled_from(("select", "select", "insert", "update", "http:get", "unknown")),
-    object=st.sampled_from(("a", "b", "public.a", "hr.b", "hr.a", "", "?", "pg_x", "/v1/b", "c.a")),
+    object=st.sampled_from(("a", "b", "public.a", "hr.b", "hr.a", "", "?", "pg_x", "/v1/b", "c.a", "c.t1_x", "amidb")),
     columns=_some(("id", "ssn", "*", "zip"), 3).map(tuple),
 )
 operations = st.builds(

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from policies.engine import (
+    DEFAULT_DENY,
     Access,
     Decision,
     Effect,
@@ -24,7 +25,10 @@ from policies.engine import (
     check_policy,
     parse_policy,
 )
-from policies.engine.patterns import PatternIndex, is_within, matches_any
+from policies.engine.index import RuleIndex
+from policies.engine.masks import PatternMasks, first_place, mask_of, places
+from policies.engine.patterns import is_within, matches_any
+from policies.engine.scopes import parties, rules_for
 from tests.policies.engine import oracle, strategies
 
 STRICTNESS = {Effect.ALLOW: 0, Effect.REQUIRE_APPROVAL: 1, Effect.DENY: 2}
@@ -55,6 +59,19 @@ def test_the_engine_agrees_with_a_plain_second_implementation(
     flows = {one.flow for one in (found.approval, *found.further_approvals) if one is not None}
     obligations = {(one.rule, one.object, one.columns) for one in found.obligations}
     assert (found.effect, flows, obligations) == (wanted.effect, wanted.flows, wanted.obligations), found
+    assert found.rule == (wanted.rule or DEFAULT_DENY), found
+
+
+@settings(derandomize=True, deadline=None, max_examples=150)
+@given(policy=strategies.policies(), principal=strategies.principals, target=strategies.targets)
+def test_the_index_of_a_policy_finds_the_parties_and_the_rules_that_are_found_one_by_one(
+    policy: Policy, principal: Principal, target: Target
+) -> None:
+    index = RuleIndex(policy)
+    assert index.subjects.parties(principal) == parties(policy, principal)
+    for party in ("reporter", "person:ada", "actor:x", "?:x"):
+        found = {index.ready[place].rule.name for place in places(index.subjects.rules_for(principal, party, target))}
+        assert found == {rule.name for rule in rules_for(policy, principal, party, target)}
 
 
 @settings(derandomize=True, deadline=None, max_examples=100)
@@ -170,7 +187,18 @@ def test_a_rule_that_is_found_to_do_nothing_can_go(
 def test_a_pattern_within_another_matches_nothing_else(pattern: str, wider: str, name: str) -> None:
     if is_within(pattern, wider) and matches_any((pattern,), name):
         assert matches_any((wider,), name)
-    assert PatternIndex([(pattern, 7)]).find(name) == ({7} if matches_any((pattern,), name) else set())
+    assert PatternMasks([(7, [pattern])]).find(name) == (1 << 7 if matches_any((pattern,), name) else 0)
+
+
+@settings(derandomize=True, deadline=None, max_examples=100)
+@given(lists=st.lists(st.lists(st.text("ab.?*", max_size=5), max_size=3), max_size=5), name=st.text("ab.", max_size=6))
+def test_lists_of_patterns_are_found_as_each_by_itself(lists: list[list[str]], name: str) -> None:
+    found = PatternMasks(enumerate(lists))
+    matching = [place for place, patterns in enumerate(lists) if matches_any(tuple(patterns), name)]
+    assert list(places(found.find(name))) == matching
+    assert list(places(found.unasked)) == [place for place, patterns in enumerate(lists) if not patterns]
+    assert mask_of(matching) == found.find(name)
+    assert not matching or first_place(found.find(name)) == matching[0]
 
 
 _anything = st.recursive(
