@@ -51,8 +51,10 @@ MAX_CREDENTIAL_BYTES: Final = 32 * 1024
 #: A content segment is uploaded whole; small enough to retry, large enough to compress.
 MAX_SEGMENT_BYTES: Final = 16 * 1024 * 1024
 
-#: What a worker signs to enrol or to authenticate: this, then the challenge's nonce, then its raw public key.
+#: What a signature of a worker begins with: see `signed_hello`.
 LINK_SIGNATURE_CONTEXT: Final = b"narrowgate link v1\x00"
+#: Processes of one worker: each has a link, and its files; no machine that runs a gate has more processors to offer.
+MAX_PROCESSES: Final = 64
 
 
 class Secret(msgspec.Struct, frozen=True):
@@ -83,22 +85,39 @@ class Challenge(Struct, frozen=True):
     nonce: bytes
 
 
-class Enrol(Struct, frozen=True):
-    """A new worker shows its single-use join token and the Ed25519 key that it made. `signature`: 64 bytes."""
+class Enrol(Struct, frozen=True, omit_defaults=True):
+    """A new worker shows its single-use join token and the Ed25519 key that it made. `signature`: 64 bytes.
+
+    `process`: the number, from 0 on, of the worker's process whose link this is; `processes`: how many it runs.
+    """
 
     link_version: int
     join_token: Secret
     name: str
     public_key: bytes
     signature: bytes
+    process: int = 0
+    processes: int = 1
 
 
-class Authenticate(Struct, frozen=True):
-    """A known worker signs the challenge."""
+class Authenticate(Struct, frozen=True, omit_defaults=True):
+    """A known worker signs the challenge. `process` and `processes` as in `Enrol`."""
 
     link_version: int
     worker_id: str
     signature: bytes
+    process: int = 0
+    processes: int = 1
+
+
+def signed_hello(nonce: bytes, public_key: bytes, *, process: int, processes: int) -> bytes:
+    """What a worker signs to enrol or to authenticate: the context, the challenge's nonce, its raw public key.
+
+    And, if it runs several processes, the process's number and how many there are, two bytes each: a link of one can't
+    be made one of another.
+    """
+    numbers = b"" if processes == 1 else process.to_bytes(2, "big") + processes.to_bytes(2, "big")
+    return LINK_SIGNATURE_CONTEXT + nonce + public_key + numbers
 
 
 class Welcome(Struct, frozen=True):
@@ -234,7 +253,7 @@ class CloseSession(Struct, frozen=True):
 
 
 class Revoke(Struct, frozen=True):
-    """End these sessions now; an empty list means every session of the worker."""
+    """End these sessions now; an empty list means every session of the process whose link it is."""
 
     session_ids: tuple[str, ...]
     reason: str

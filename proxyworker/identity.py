@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from proxyworker.contract import LINK_SIGNATURE_CONTEXT, LINK_VERSION, Authenticate, Challenge, Enrol, Secret
+from proxyworker.contract import LINK_VERSION, Authenticate, Challenge, Enrol, Secret, signed_hello
 from proxyworker.disk import write_whole
 from proxyworker.errors import IdentityError
 
@@ -28,11 +28,18 @@ MAX_JOIN_TOKEN_BYTES: Final = 1024
 
 
 class Identity:
-    """Signs challenges. The key never leaves its file and this object."""
+    """Signs challenges. The key never leaves its file and this object.
 
-    def __init__(self, folder: Path, *, name: str, join_token_file: Path | None) -> None:
+    The processes of a worker share it; number 0 enrols, and the others wait until it has.
+    """
+
+    def __init__(
+        self, folder: Path, *, name: str, join_token_file: Path | None, process: int = 0, processes: int = 1
+    ) -> None:
         """Read the key, or make one. Raises `IdentityError`."""
         self.name = name
+        self._process = process
+        self._processes = processes
         self._join_token_file = join_token_file
         self._id_file = folder / _ID_FILE
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -42,15 +49,24 @@ class Identity:
 
     def answer(self, challenge: Challenge) -> Enrol | Authenticate:
         """Show who this is. Raises `IdentityError` if it was never enrolled and has no join token."""
-        signature = self._key.sign(LINK_SIGNATURE_CONTEXT + challenge.nonce + self._public_key)
+        process, processes = self._process, self._processes
+        signature = self._key.sign(
+            signed_hello(challenge.nonce, self._public_key, process=process, processes=processes)
+        )
+        if not self.worker_id and process:
+            self.worker_id = _read_id(self._id_file)
         if self.worker_id:
-            return Authenticate(link_version=LINK_VERSION, worker_id=self.worker_id, signature=signature)
+            return Authenticate(LINK_VERSION, self.worker_id, signature, process=process, processes=processes)
+        if process:
+            raise IdentityError("this worker isn't enrolled yet, which its process 0 has to do")
         return Enrol(
             link_version=LINK_VERSION,
             join_token=self._read_join_token(),
             name=self.name,
             public_key=self._public_key,
             signature=signature,
+            process=process,
+            processes=processes,
         )
 
     def enrolled(self, worker_id: str) -> None:

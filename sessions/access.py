@@ -34,12 +34,14 @@ class Standing:
     policy: Policy | None = None
 
 
-def standing_of(worker_id: UUID, *, public_key: bytes) -> Standing:
-    """In its scope: whether the worker may still serve under that key, and which of its sessions have to end."""
+def standing_of(worker_id: UUID, *, public_key: bytes, process: int = 0) -> Standing:
+    """In its scope: whether the worker may still serve under that key, and which of the process's sessions must end."""
     worker = find_worker(worker_id)
     if worker is None or not worker.is_active or not worker.tenant.is_active or bytes(worker.public_key) != public_key:
         return Standing(is_welcome=False, to_end={})
-    unfinished = AgentSession.objects.filter(worker=worker).annotate(person=Lower(KT("principal__on_behalf_of")))
+    unfinished = AgentSession.objects.filter(worker=worker, process=process).annotate(
+        person=Lower(KT("principal__on_behalf_of"))
+    )
     revoked = AgentToken.objects.filter(revoked_at__isnull=False)
     proof_revoked = Exists(revoked.filter(token_id=Substr(OuterRef("credential_id"), len("token:") + 1)))
     withdrawn = Q(agent__is_active=False) | Q(target__is_active=False) | Q(proof_revoked)
@@ -53,10 +55,10 @@ def standing_of(worker_id: UUID, *, public_key: bytes) -> Standing:
     return Standing(is_welcome=True, to_end=to_end, policy=effective_policy(worker.tenant_id))
 
 
-def has_open_sessions(worker_id: UUID) -> bool:
-    """In its scope: whether the worker has yet to say how a session of its ended."""
-    is_open = AgentSession.objects.filter(worker=worker_id, state__in=(SessionState.GRANTED, SessionState.LIVE))
-    return bool(is_open.exists())
+def has_open_sessions(worker_id: UUID, *, process: int) -> bool:
+    """In its scope: whether the worker's process has yet to say how a session of its ended."""
+    own = AgentSession.objects.filter(worker=worker_id, process=process)
+    return bool(own.filter(state__in=(SessionState.GRANTED, SessionState.LIVE)).exists())
 
 
 def statements_of(session: AgentSession, *, containing: str = "", status: str = "") -> QuerySet[Operation]:

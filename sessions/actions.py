@@ -9,14 +9,16 @@ from uuid import UUID
 from asgiref.sync import async_to_sync
 from channels.layers import get_channel_layer
 from django.db import transaction
-from django.db.models import Q, QuerySet
+from django.db.models import Exists, OuterRef, Q, QuerySet
 from django.utils import timezone
 
 from controlplane.tenancy import every_tenant
 from sessions.models import AgentSession, SessionRefusal, SessionState
-from targets.actions import note_sign_of_life
+from targets.models import ProxyWorker
+from targets.processes.actions import take_up
+from targets.processes.models import WorkerProcess
 
-#: A worker that has been silent for so long is gone as far as people are told. It may come back: see `take_up_worker`.
+#: A process that has been silent for so long is gone as far as people are told. It may be back: see `take_up_process`.
 LOST_AFTER: Final = timedelta(minutes=2)
 #: A grant is taken up within the worker's connection to its target, or not at all.
 UNOPENED_AFTER: Final = timedelta(minutes=5)
@@ -59,14 +61,17 @@ def note_closed(session_id: UUID, *, worker_id: UUID, reason: str, now: datetime
     sessions.update(state=SessionState.CLOSED, closed_at=now, close_reason=reason[:200], updated_at=now)
 
 
-def take_up_worker(worker_id: UUID, *, now: datetime) -> None:
-    """The worker is back: what was lost with it may be alive, until its journal says otherwise or the grant expires.
+@transaction.atomic
+def take_up_process(worker: ProxyWorker, *, number: int, processes: int, now: datetime) -> UUID:
+    """This process of the worker is back, as one of so many: the id of its new link, which takes an older one's place.
 
-    In its scope.
+    What was lost with it may be alive, until its journal says otherwise or the grant expires. In its scope.
     """
-    note_sign_of_life(worker_id, now=now)
-    lost = AgentSession.objects.filter(worker_id=worker_id, state=SessionState.LOST)
+    link_id = take_up(worker, number=number, processes=processes, now=now)
+    lost = AgentSession.objects.filter(worker=worker, process=number, state=SessionState.LOST)
     lost.filter(expires_at__gt=now).update(state=SessionState.LIVE, updated_at=now)
+    wake_links({worker.pk})
+    return link_id
 
 
 def settle_unfinished(*, now: datetime) -> dict[str, int]:
@@ -84,9 +89,10 @@ def forget_refusals(*, now: datetime) -> int:
 
 def _settle(unfinished: QuerySet[AgentSession], *, now: datetime) -> dict[str, int]:
     unopened = unfinished.filter(state=SessionState.GRANTED, granted_at__lt=now - UNOPENED_AFTER)
-    is_silent = Q(worker__last_seen_at=None) | Q(worker__last_seen_at__lt=now - LOST_AFTER)
+    own_process = WorkerProcess.objects.filter(worker=OuterRef("worker"), number=OuterRef("process"))
+    is_silent = ~Exists(own_process.filter(last_seen_at__gte=now - LOST_AFTER))
     is_overdue = Q(expires_at__lt=now - OVERDUE_AFTER)
-    lost = unfinished.filter(is_silent | is_overdue, state=SessionState.LIVE)
+    lost = unfinished.filter(Q(is_silent) | is_overdue, state=SessionState.LIVE)
     return {
         "unopened": unopened.update(
             state=SessionState.CLOSED, closed_at=now, close_reason="never opened", updated_at=now

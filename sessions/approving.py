@@ -111,7 +111,8 @@ def news_of(worker: LinkedWorker, held: Iterable[UUID], *, now: datetime) -> New
     decided = []
     next_at = None
     with scope(tenant=worker.tenant_id):
-        requests = ApprovalRequest.objects.filter(worker=worker.id)
+        own = AgentSession.objects.filter(pk=OuterRef("session_id"), process=worker.process)
+        requests = ApprovalRequest.objects.filter(Exists(own), worker=worker.id)
         known = requests.filter(pk__in=list(held), mode=Mode.HOLD).order_by("pk")
         for approval_id, state, expires_at in known.values_list("pk", "state", "expires_at"):
             if state == ApprovalState.PENDING and expires_at > now:

@@ -99,11 +99,12 @@ _UPDATE_APPROVALS: Final = f"""
 
 @dataclass(frozen=True, slots=True)
 class LinkedWorker:
-    """Who is at the other end of a link."""
+    """Who is at the other end of a link: a process of a worker. Any of them may ship any journal of the worker."""
 
     id: UUID
     tenant_id: UUID
     name: str
+    process: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,7 +60,6 @@ from sessions.pushing import CLOSE_REFUSED, Pushes
 from sessions.signing_on import sign_on
 from sessions.threads import in_record_thread, in_scope, in_thread
 from sessions.uploads import offer_upload
-from targets.actions import note_sign_of_life
 
 log = structlog.get_logger(__name__)
 
@@ -134,7 +133,9 @@ class LinkConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         for task in self._tasks:
             task.cancel()
         if self._pushes is not None:
-            log.info("link_closed", worker=self._pushes.worker.name, code=code)
+            worker = self._pushes.worker
+            log.info("link_closed", worker=worker.name, process=worker.process, code=code)
+            await self._pushes.closed()
 
     # ------------------------------------------------------------ signing on
 
@@ -149,7 +150,9 @@ class LinkConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
             return
         worker = answer.worker
         self._pushes = pushes = Pushes(answer, self)
-        log.info("link_opened", worker=worker.name, tenant=str(worker.tenant_id), client=self._peer())
+        log.info(
+            "link_opened", worker=worker.name, process=worker.process, tenant=str(worker.tenant_id), client=self._peer()
+        )
         await self.say(answer.welcome)
         self._start("listen", pushes.listen())
         self._start("watch", pushes.watch())
@@ -180,9 +183,8 @@ class LinkConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
                 await in_thread(withdraw_approval, worker, frame, now=timezone.now())
             case ApprovalPreview():
                 await in_thread(keep_preview, worker, frame, now=timezone.now())
-            case Heartbeat(sessions=sessions, journal_bytes=journal_bytes):
-                reported = {"reported_sessions": sessions, "reported_journal_bytes": journal_bytes}
-                await in_thread(in_scope(worker, note_sign_of_life), worker.id, now=timezone.now(), **reported)
+            case Heartbeat():
+                await pushes.heartbeat(frame)
             case Enrol() | Authenticate():
                 raise PeerFault("a second sign-on")
 

@@ -43,6 +43,7 @@ class AgentSession(TenantOwned):
     agent = models.ForeignKey(Agent, on_delete=models.PROTECT, related_name="+")
     target = models.ForeignKey(Target, on_delete=models.PROTECT, related_name="+")
     worker = models.ForeignKey(ProxyWorker, on_delete=models.PROTECT, related_name="+")
+    process = models.PositiveSmallIntegerField(default=0, help_text="Which of the worker's processes, from 0 on.")
     protocol = models.CharField(max_length=16, choices=Protocol.choices)
     client_address = models.CharField(max_length=64)
     client_name = models.CharField(max_length=200, blank=True)

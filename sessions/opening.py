@@ -173,6 +173,7 @@ def _write_session(
         agent=identified.agent,
         target=target,
         worker_id=worker.id,
+        process=worker.process,
         protocol=frame.protocol,
         client_address=_printable(frame.client_address, 64),
         client_name=_printable(frame.client_name, 200),

@@ -17,13 +17,15 @@ from channels.layers import get_channel_layer
 from django.utils import timezone
 from redis.exceptions import RedisError
 
-from proxyworker.contract import FromControlPlane, PolicyChanged, Revoke
+from proxyworker.contract import FromControlPlane, Heartbeat, PolicyChanged, Revoke
 from sessions.access import has_open_sessions, standing_of
 from sessions.actions import worker_group
 from sessions.approving import news_of
 from sessions.signing_on import SignedOn
 from sessions.threads import in_scope, in_thread
 from targets.models import SILENT_AFTER_SECONDS
+from targets.processes.access import is_current
+from targets.processes.actions import let_go, note_sign_of_life
 
 log = structlog.get_logger(__name__)
 
@@ -37,6 +39,7 @@ DISMISSED_SECONDS: Final = 5.0
 #: WebSocket close codes (RFC 6455, 7.4.2: 4000 to 4999 are private). The worker reconnects after each.
 CLOSE_REFUSED: Final = 4401
 CLOSE_SILENT: Final = 4409
+CLOSE_REPLACED: Final = 4410
 
 
 class Socket(Protocol):
@@ -60,6 +63,7 @@ class Pushes:
         self.is_dismissed = False
         self.worker = signed_on.worker
         self._public_key = signed_on.public_key
+        self._link_id = signed_on.link_id
         self._socket = socket
         self._woken = asyncio.Event()
         self._recorded = asyncio.Event()
@@ -69,12 +73,33 @@ class Pushes:
         self._previews_asked: set[tuple[UUID, datetime]] = set()
         self._lapses_at: datetime | None = None
         #: What the worker was told last. Whatever was in force while it was away, it is told first of all.
-        self._policy_version = ""
+        #: Version and labels of the policy that was pushed last.
+        self._policy_told: tuple[str, dict[str, dict[str, tuple[str, ...]]]] = "", {}
 
     def hold(self, approval_id: UUID) -> None:
         """The gate was told that this request is pending: it is to hear what is decided."""
         self._held.add(approval_id)
         self._woken.set()
+
+    async def heartbeat(self, heartbeat: Heartbeat) -> None:
+        """The worker says how it is."""
+        note = in_scope(self.worker, note_sign_of_life)
+        sessions, journal_bytes = heartbeat.sessions, heartbeat.journal_bytes
+        await in_thread(
+            note,
+            self.worker.id,
+            link_id=self._link_id,
+            now=timezone.now(),
+            reported_sessions=sessions,
+            reported_journal_bytes=journal_bytes,
+        )
+
+    async def closed(self) -> None:
+        """The link is no more."""
+        try:
+            await in_thread(in_scope(self.worker, let_go), self.worker.id, link_id=self._link_id)
+        except Exception:  # the row then says so by its age
+            log.exception("link_not_let_go", worker=self.worker.name)
 
     def recorded(self) -> None:
         """The worker has said something of how its sessions stand."""
@@ -124,7 +149,12 @@ class Pushes:
 
     async def _round(self) -> None:
         worker = self.worker
-        standing = await in_thread(in_scope(worker, standing_of), worker.id, public_key=self._public_key)
+        if not await in_thread(in_scope(worker, is_current), worker.id, self._link_id):
+            await self._socket.fault("a newer link of the same process is there", CLOSE_REPLACED)
+            return
+        standing = await in_thread(
+            in_scope(worker, standing_of), worker.id, public_key=self._public_key, process=worker.process
+        )
         if not standing.is_welcome:
             await self._dismiss()
             return
@@ -135,8 +165,8 @@ class Pushes:
         for reason in set(fresh.values()):
             session_ids = tuple(session_id for session_id, why in fresh.items() if why == reason)
             await self._socket.say(Revoke(session_ids=session_ids, reason=reason))
-        if standing.policy is not None and standing.policy.version != self._policy_version:
-            self._policy_version = standing.policy.version
+        if standing.policy is not None and (standing.policy.version, standing.policy.labelled) != self._policy_told:
+            self._policy_told = standing.policy.version, standing.policy.labelled
             await self._socket.say(PolicyChanged(policy=standing.policy))
         await self._push_approvals()
 
@@ -147,7 +177,7 @@ class Pushes:
         await self._socket.say(Revoke(session_ids=(), reason="this worker was withdrawn"))
         with suppress(TimeoutError):
             async with asyncio.timeout(DISMISSED_SECONDS):
-                while await in_thread(in_scope(worker, has_open_sessions), worker.id):
+                while await in_thread(in_scope(worker, has_open_sessions), worker.id, process=worker.process):
                     await self._recorded.wait()
                     self._recorded.clear()
         await self._socket.fault("no longer welcome", CLOSE_REFUSED)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import struct
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -67,14 +68,17 @@ class ScriptedWorker:
         code: int = message["code"]
         return code
 
-    def signature(self, key: Ed25519PrivateKey) -> bytes:
+    def signature(self, key: Ed25519PrivateKey, numbers: bytes = b"") -> bytes:
         """Over the challenge, by this key."""
-        return key.sign(LINK_SIGNATURE_CONTEXT + self.challenge.nonce + key.public_key().public_bytes_raw())
+        public_key = key.public_key().public_bytes_raw()
+        return key.sign(LINK_SIGNATURE_CONTEXT + self.challenge.nonce + public_key + numbers)
 
-    async def authenticate(self, site: Site) -> Welcome:
+    async def authenticate(self, site: Site, *, process: int = 0, processes: int = 1) -> Welcome:
         """Sign on as the site's worker."""
-        signature = self.signature(site.key)
-        await self.send(Authenticate(link_version=LINK_VERSION, worker_id=str(site.worker.pk), signature=signature))
+        numbers = struct.pack(">HH", process, processes) if processes > 1 else b""
+        signature = self.signature(site.key, numbers)
+        frame = Authenticate(LINK_VERSION, str(site.worker.pk), signature, process=process, processes=processes)
+        await self.send(frame)
         return await self.receive(Welcome)
 
     def enrolment(self, token: str, name: str, key: Ed25519PrivateKey) -> Enrol:
@@ -113,10 +117,10 @@ async def _threads_are_idle() -> None:
 
 
 @asynccontextmanager
-async def signed_on(site: Site) -> AsyncIterator[ScriptedWorker]:
-    """A link of the site's worker."""
+async def signed_on(site: Site, *, process: int = 0, processes: int = 1) -> AsyncIterator[ScriptedWorker]:
+    """A link of the site's worker, or of one of its processes."""
     async with connected() as worker:
-        await worker.authenticate(site)
+        await worker.authenticate(site, process=process, processes=processes)
         yield worker
 
 

@@ -17,10 +17,9 @@ from sessions.actions import (
     UNOPENED_AFTER,
     forget_refusals,
     settle_unfinished,
-    take_up_worker,
+    take_up_process,
 )
 from sessions.models import AgentSession, SessionRefusal
-from targets.actions import note_sign_of_life
 from tests.sessions.conftest import Site
 
 SECOND = timedelta(seconds=1)
@@ -56,7 +55,7 @@ def test_a_grant_that_is_not_taken_up_is_closed(acme: Site, now: datetime, past:
 @pytest.mark.parametrize(("past", "expected"), [(-SECOND, "live"), (SECOND, "lost")])
 def test_a_session_whose_worker_is_silent_is_lost(acme: Site, now: datetime, past: timedelta, expected: str) -> None:
     with scope(tenant=acme.tenant):
-        note_sign_of_life(acme.worker.pk, now=now - LOST_AFTER - past)
+        take_up_process(acme.worker, number=0, processes=1, now=now - LOST_AFTER - past)
     session = session_with(acme, state="live")
     settle_unfinished(now=now)
     assert state(acme, session) == expected
@@ -65,7 +64,7 @@ def test_a_session_whose_worker_is_silent_is_lost(acme: Site, now: datetime, pas
 @pytest.mark.parametrize(("past", "expected"), [(-SECOND, "live"), (SECOND, "lost")])
 def test_a_session_far_past_its_end_is_lost(acme: Site, now: datetime, past: timedelta, expected: str) -> None:
     with scope(tenant=acme.tenant):
-        note_sign_of_life(acme.worker.pk, now=now)
+        take_up_process(acme.worker, number=0, processes=1, now=now)
     session = session_with(acme, state="live", expires_at=now - OVERDUE_AFTER - past)
     settle_unfinished(now=now)
     assert state(acme, session) == expected
@@ -76,8 +75,32 @@ def test_a_worker_that_comes_back_brings_its_sessions_back_unless_they_are_past_
 ) -> None:
     alive, past = session_with(acme, state="lost"), session_with(acme, state="lost", expires_at=now - SECOND)
     with scope(tenant=acme.tenant):
-        take_up_worker(acme.worker.pk, now=now)
+        take_up_process(acme.worker, number=0, processes=1, now=now)
     assert (state(acme, alive), state(acme, past)) == ("live", "lost")
+
+
+def test_of_a_worker_the_sessions_of_the_silent_process_are_lost_and_come_back_with_it(
+    acme: Site, now: datetime
+) -> None:
+    own, other = session_with(acme, state="live", process=1), session_with(acme, state="live", process=0)
+    long_ago = now - LOST_AFTER - SECOND
+    with scope(tenant=acme.tenant):
+        take_up_process(acme.worker, number=1, processes=2, now=long_ago)
+        take_up_process(acme.worker, number=0, processes=2, now=now)
+    settle_unfinished(now=now)
+    assert (state(acme, own), state(acme, other)) == ("lost", "live")
+    with scope(tenant=acme.tenant):
+        take_up_process(acme.worker, number=1, processes=2, now=now)
+    assert (state(acme, own), state(acme, other)) == ("live", "live")
+
+
+def test_what_a_worker_runs_no_more_is_silent(acme: Site, now: datetime) -> None:
+    session = session_with(acme, state="live", process=2)
+    with scope(tenant=acme.tenant):
+        take_up_process(acme.worker, number=2, processes=3, now=now)
+        take_up_process(acme.worker, number=0, processes=1, now=now)
+    settle_unfinished(now=now)
+    assert state(acme, session) == "lost"
 
 
 def test_old_refusals_are_forgotten_and_new_ones_kept(acme: Site, now: datetime) -> None:
