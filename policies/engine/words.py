@@ -35,7 +35,7 @@ def say_missing(rule: Rule, access: Access, *, columns: bool, hazards: Iterable[
     if columns:
         return f"rule {rule.name!r} covers columns {names(rule.columns)} only"
     if unsafe := names(sorted(hazards)):
-        return f"rule {rule.name!r} doesn't cover {unsafe}"
+        return f"rule {rule.name!r} doesn't cover the hazard {unsafe}"
     if rule.when is not None and not rule.condition:
         return f"rule {rule.name!r} covers {access.kind} there at other times: {say_when(rule.when)}"
     return f"rule {rule.name!r} covers it only when: {printable(rule.condition)}"
@@ -91,7 +91,7 @@ def printable(text: str) -> str:
 
 
 def _say_rule(rule: Rule) -> str:
-    what = names(rule.operations) or "anything"
+    what = names(rule.operations) or ("anything" if "*" in rule.hazards else "anything without a grave hazard")
     if rule.objects:
         what += f" on {names(rule.objects)}"
     if rule.columns:

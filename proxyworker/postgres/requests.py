@@ -21,6 +21,7 @@ from proxyworker.postgres.names import UNNAMED, Names, Statement
 from proxyworker.postgres.pipeline import NOT_EXECUTED, Expected, Pipeline, Step
 from proxyworker.postgres.understand import Facts, NameChange, understand, unread
 from proxyworker.postgres.understand.fastpath import called
+from proxyworker.postgres.unreadable import explained, is_unread
 from proxyworker.wire.postgres import backend, frontend
 from proxyworker.wire.postgres.errors import MalformedMessage
 
@@ -331,6 +332,8 @@ class Requests:
         `granted_under`: the version under which it was approved already, as a part of another operation.
         """
         facts, decision = self._decide(statement)
+        if decision.effect is Effect.DENY and is_unread(facts.operation):
+            decision = explained(decision, statement.text, is_readable=self._state.reads_alike(statement.text))
         if decision.effect is not Effect.DENY and self._is_of_an_earlier_policy(statement, facts, decision):
             decision = msgspec.structs.replace(
                 decision, effect=Effect.DENY, reason=_STALE_CURSOR, help=_STALE_HELP, approval=None, obligations=()

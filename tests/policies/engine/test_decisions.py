@@ -60,7 +60,7 @@ def test_a_refusal_says_what_was_refused_by_which_rule_and_what_is_allowed() -> 
     ("access", "hazards", "words"),
     [
         (Access("select", "orders", ("id", "ssn")), (), "rule 'r0' covers columns id, na* only"),
-        (Access("select", "orders", ("id",)), (Hazard.SERVER_FILE,), "rule 'r0' doesn't cover server_file"),
+        (Access("select", "orders", ("id",)), (Hazard.SERVER_FILE,), "rule 'r0' doesn't cover the hazard server_file"),
         (Access("delete", "orders"), (), "covers delete there at other times: sat, sun 09:00-17:30 Europe/Berlin"),
         (Access("update", "orders"), (), 'only when: "ops" in agent.groups'),
         (Access("insert", "orders"), (), "ask an administrator for a policy rule that allows agent reporter on target"),

@@ -86,3 +86,26 @@ def test_what_is_understood_is_on_record(gate: RunningGate) -> None:
     assert understood[1] is None  # nothing beyond its text
     assert understood[2] is not None
     assert understood[2].hazards == ("delete_without_where",)
+
+
+UNREAD = (
+    ("SELEC name FROM people", 'syntax error at or near "SELEC" (character 1)', "Correct the statement"),
+    ("SELECT name FROM", "syntax error at end of input", "Correct the statement"),
+    (f"SELEC {'x' * 70_000}", "it is too long", "smaller statements"),
+    (f"SELECT {'NOT ' * 3_000}true", "this statement can't be read", "end it"),
+)
+
+
+@pytest.mark.parametrize(("text", "problem", "help_"), UNREAD)
+def test_a_statement_that_cant_be_read_is_refused_with_the_parsers_words(
+    control: ScriptedControlPlane, gate: RunningGate, text: str, problem: str, help_: str
+) -> None:
+    never = Rule(name="never", effect=Effect.DENY, agents=("*",), targets=("*",), hazards=("drop",), reason="no drops")
+    control.rules = (*control.rules, never)
+    with psycopg.connect(gate.dsn(), autocommit=True) as connection, pytest.raises(psycopg.Error) as refused:
+        connection.execute(text.encode())
+    said = refused.value.diag
+    assert said.sqlstate == "42501"
+    assert said.message_primary is not None and problem in said.message_primary  # noqa: PT018  # one thing
+    assert "no drops" not in said.message_primary
+    assert said.message_hint is not None and help_ in said.message_hint  # noqa: PT018
