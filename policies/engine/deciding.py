@@ -183,7 +183,8 @@ class Deciding:
         said = say_access(access)
         because = f": {rule.reason}" if rule.reason else ""
         reason = f"rule {rule.name!r} denies {party.name} on {self._bound.target.name}: {said}{because}"
-        what_helps = join(RETRYING, say_unqualified(access), self._index.say_allowed(party.rules))
+        unqualified = say_unqualified(access) if rule.objects else ""
+        what_helps = join(RETRYING, unqualified, self._index.say_allowed(party.rules))
         return self._decision(Effect.DENY, rule, reason, what_helps)
 
     def _default_deny(self, party: Party, access: Access, missing: Iterable[ReadyRule]) -> Decision:
