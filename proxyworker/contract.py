@@ -13,6 +13,7 @@ in and out. A frame that does not decode is a broken peer: the link is closed.
       -> RequestUpload                      <- UploadTicket | Refused
       -> RequestApproval                    <- ApprovalTicket | Refused, later ApprovalDecided
       -> ReserveBudget                      <- BudgetLease | Refused
+      -> CountValues                        <- ValuesCounted | Refused
       -> WithdrawApproval, ApprovalPreview     (no answer)
       -> CloseSession, Heartbeat               (no answer)
       <- Revoke, PolicyChanged, AskPreview     (any time)
@@ -401,6 +402,40 @@ class BudgetLease(Struct, frozen=True):
     lasts_seconds: float
 
 
+#: A counted value is this long: a keyed digest, too long for two values to share one.
+VALUE_BYTES: Final = 16
+#: Of one question: 64 KiB. What a read of the target holds beyond that is asked for next.
+MAX_COUNTED_VALUES: Final = 4_096
+
+
+class CountValues(Struct, frozen=True):
+    """These values, of the columns that `limit` of `rule` counts, are about to be shown: may they be?
+
+    `values` are digests of `VALUE_BYTES` each, at most `MAX_COUNTED_VALUES`, made with the key of the budget; none asks
+    for the key. The same question may be repeated.
+    """
+
+    request_id: int
+    session_id: str
+    rule: str
+    limit: Limit
+    values: bytes
+
+
+class ValuesCounted(Struct, frozen=True):
+    """The first `accepted` of the values count as shown in the period, which ends at `resets_at`; no further one may.
+
+    `used`: all that were shown in the period. `key`: what values are digested with, 32 bytes, the same for all workers.
+    """
+
+    request_id: int
+    accepted: int
+    used: int
+    key: Secret
+    period_start: float
+    resets_at: float
+
+
 class Heartbeat(Struct, frozen=True):
     """Still here. `journal_bytes`: what the journal holds unacknowledged."""
 
@@ -562,6 +597,7 @@ FromWorker = (
     | RequestUpload
     | RequestApproval
     | ReserveBudget
+    | CountValues
     | WithdrawApproval
     | ApprovalPreview
 )
@@ -579,6 +615,7 @@ FromControlPlane = (
     | ApprovalDecided
     | AskPreview
     | BudgetLease
+    | ValuesCounted
 )
 
 

@@ -29,6 +29,7 @@ from proxyworker.contract import (
     Challenge,
     CloseSession,
     ContractError,
+    CountValues,
     FromControlPlane,
     FromWorker,
     Heartbeat,
@@ -46,6 +47,7 @@ from proxyworker.contract import (
     SessionGrant,
     TlsFacts,
     UploadTicket,
+    ValuesCounted,
     Welcome,
     WithdrawApproval,
     decode_from_control_plane,
@@ -86,7 +88,7 @@ FIRST_RETRY_SECONDS: Final = 0.5
 MAX_RETRY_SECONDS: Final = 30.0
 
 _log = structlog.get_logger(__name__)
-Answer = SessionGrant | LoginVerifier | Ack | UploadTicket | ApprovalTicket | BudgetLease | Refused
+Answer = SessionGrant | LoginVerifier | Ack | UploadTicket | ApprovalTicket | BudgetLease | ValuesCounted | Refused
 F = TypeVar("F", bound=FromControlPlane)
 
 
@@ -279,6 +281,20 @@ class Link:
         if isinstance(answer, Refused):
             raise BudgetRefused(answer)
         return _expect(BudgetLease, answer)
+
+    async def count_values(self, *, session_id: str, rule: str, limit: Limit, values: bytes) -> ValuesCounted:
+        """Count values that are about to be shown; the caller bounds the wait.
+
+        Raises `BudgetRefused` or `LinkUnavailable`.
+        """
+
+        def question(request_id: int) -> CountValues:
+            return CountValues(request_id=request_id, session_id=session_id, rule=rule, limit=limit, values=values)
+
+        answer = await self._ask(question)
+        if isinstance(answer, Refused):
+            raise BudgetRefused(answer)
+        return _expect(ValuesCounted, answer)
 
     def withdraw_approval(self, approval_id: str, reason: str) -> bool:
         """Say that nobody waits for this approval any more. False: there is no link to say it over."""

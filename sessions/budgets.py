@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
-from typing import Final
+from typing import Final, TypeVar
 from uuid import UUID
 
 import msgspec
@@ -17,12 +17,22 @@ from django_scopes import scope
 from accounts.models import Agent
 from policies import engine
 from policies.access import describe_target
-from policies.budgets.actions import Sharer, reserve
+from policies.budgets.actions import Sharer, count, reserve
 from policies.budgets.errors import CountersUnavailable
 from policies.budgets.models import MAX_RULE_CHARACTERS
 from policies.engine import Effect, Limit, LimitOf, LimitPer, Policy, Principal, Rule
+from policies.engine.model import MAX_DISTINCT
 from policies.engine.scopes import parties, rules_for
-from proxyworker.contract import BudgetLease, RefusalCode, Refused, ReserveBudget
+from proxyworker.contract import (
+    MAX_COUNTED_VALUES,
+    VALUE_BYTES,
+    BudgetLease,
+    CountValues,
+    RefusalCode,
+    Refused,
+    ReserveBudget,
+    ValuesCounted,
+)
 from sessions.errors import OpenRefused, PeerFault
 from sessions.ingest import LinkedWorker
 from sessions.models import AgentSession, SessionState
@@ -32,6 +42,7 @@ log = structlog.get_logger(__name__)
 
 #: Whatever a worker says it used or wants: what Redis's scripts still count exactly.
 MAX_AMOUNT: Final = 2**53 - 1
+Answer = TypeVar("Answer", BudgetLease, ValuesCounted)
 _LEASE_ID: Final = re.compile(r"[0-9a-f]{32}")
 #: Of PostgreSQL's advisory locks: two openings under the same rule count one after the other.
 _LOCK_SPACE: Final = 0x6C69_6D69
@@ -40,13 +51,31 @@ _LOCK_SPACE: Final = 0x6C69_6D69
 def reserve_budget(worker: LinkedWorker, frame: ReserveBudget, *, now: datetime) -> BudgetLease | Refused:
     """Lease what the worker wants, as far as it is there. Raises `PeerFault` for what a sound worker doesn't ask."""
     _check(frame)
+    return _counted(worker, frame, lambda sharer: reserve(frame, sharer, now=now))
+
+
+def count_values(worker: LinkedWorker, frame: CountValues, *, now: datetime) -> ValuesCounted | Refused:
+    """Count values that are about to be shown. Raises `PeerFault` for what a sound worker doesn't ask."""
+    _check_rule(frame.rule, frame.limit)
+    if (
+        not 0 < frame.limit.distinct <= MAX_DISTINCT
+        or len(frame.values) % VALUE_BYTES
+        or len(frame.values) > MAX_COUNTED_VALUES * VALUE_BYTES
+    ):
+        raise PeerFault("values that are none")
+    return _counted(worker, frame, lambda sharer: count(frame, sharer, now=now))
+
+
+def _counted(
+    worker: LinkedWorker, frame: ReserveBudget | CountValues, asked: Callable[[Sharer], Answer]
+) -> Answer | Refused:
     with scope(tenant=worker.tenant_id):
         sessions = AgentSession.objects.filter(pk=_uuid(frame.session_id), worker_id=worker.id)
         shared = sessions.values_list("agent_id", "target_id").first()
         if shared is None:
             raise PeerFault("a budget for a session that is not this worker's")
         try:
-            return reserve(frame, Sharer(worker.tenant_id, *shared), now=now)
+            return asked(Sharer(worker.tenant_id, *shared))
         except CountersUnavailable:
             log.exception("budget_not_counted", worker=worker.name, rule=frame.rule)
             reason = "what is left of the limit can't be counted now"
@@ -85,16 +114,19 @@ def _check(frame: ReserveBudget) -> None:
     amounts = (*msgspec.structs.astuple(frame.used), *msgspec.structs.astuple(frame.wanted))
     limit = frame.limit
     limits = (limit.operations, limit.rows, limit.bytes)
+    _check_rule(frame.rule, limit)
     if (
-        not 0 < len(frame.rule) <= MAX_RULE_CHARACTERS
-        or not frame.rule.isprintable()
-        or not _LEASE_ID.fullmatch(frame.lease_id)
+        not _LEASE_ID.fullmatch(frame.lease_id)
         or not all(0 <= amount <= MAX_AMOUNT for amount in (*amounts, *limits))
         or not any(limits)
-        or limit.per is LimitPer.SESSION
         or not 0 <= frame.period_start < MAX_AMOUNT
     ):
         raise PeerFault("a budget that is none")
+
+
+def _check_rule(rule: str, limit: Limit) -> None:
+    if not 0 < len(rule) <= MAX_RULE_CHARACTERS or not rule.isprintable() or limit.per is LimitPer.SESSION:
+        raise PeerFault("a budget of no rule")
 
 
 def _session_limits(policy: Policy, principal: Principal, target: engine.Target) -> Iterator[tuple[Rule, Limit]]:

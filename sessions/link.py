@@ -33,6 +33,7 @@ from proxyworker.contract import (
     Challenge,
     CloseSession,
     ContractError,
+    CountValues,
     Enrol,
     FromControlPlane,
     FromWorker,
@@ -51,7 +52,7 @@ from proxyworker.contract import (
 from proxyworker.net.tasks import spawn
 from sessions.actions import note_closed
 from sessions.approving import keep_preview, request_approval, withdraw_approval, withdraw_of_session
-from sessions.budgets import reserve_budget
+from sessions.budgets import count_values, reserve_budget
 from sessions.errors import PeerFault
 from sessions.ingest import append_records
 from sessions.logins import offer_verifier
@@ -78,7 +79,7 @@ CLOSE_FAULT: Final = 4400
 CLOSE_ERROR: Final = 4500
 
 #: What a worker asks and waits for an answer to.
-Question = OpenSession | RequestUpload | RequestVerifier | RequestApproval | ReserveBudget
+Question = OpenSession | RequestUpload | RequestVerifier | RequestApproval | ReserveBudget | CountValues
 
 
 class LinkConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
@@ -167,7 +168,14 @@ class LinkConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
     async def _accept_frame(self, pushes: Pushes, frame: FromWorker) -> None:
         worker = pushes.worker
         match frame:
-            case OpenSession() | RequestUpload() | RequestVerifier() | RequestApproval() | ReserveBudget():
+            case (
+                OpenSession()
+                | RequestUpload()
+                | RequestVerifier()
+                | RequestApproval()
+                | ReserveBudget()
+                | CountValues()
+            ):
                 await self._requests.acquire()
                 self._start("answer", self._answer(pushes, frame), then=self._requests.release)
             case AppendRecords():
@@ -200,6 +208,8 @@ class LinkConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
                 answer = await in_thread(offer_verifier, worker, frame)
             elif isinstance(frame, ReserveBudget):
                 answer = await in_thread(reserve_budget, worker, frame, now=timezone.now())
+            elif isinstance(frame, CountValues):
+                answer = await in_thread(count_values, worker, frame, now=timezone.now())
             elif isinstance(frame, RequestApproval):
                 answer = await in_thread(request_approval, worker, frame, now=timezone.now())
             else:

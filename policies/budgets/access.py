@@ -5,21 +5,31 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+import msgspec
+
 from policies.budgets.counters import counters
 from policies.budgets.errors import CountersUnavailable
 from policies.budgets.models import Budget
 from policies.budgets.periods import Period, period_at
 from policies.engine import LimitPer
-from proxyworker.contract import Amounts
+
+
+class Measures(msgspec.Struct, frozen=True):
+    """How much of everything that is counted over periods."""
+
+    operations: int = 0
+    rows: int = 0
+    bytes: int = 0
+    distinct: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
     """How a budget stands in the period that is on. `used` and `held` are None while the counters can't be read."""
 
-    limit: Amounts
-    used: Amounts | None
-    held: Amounts | None
+    limit: Measures
+    used: Measures | None
+    held: Measures | None
     period_start: datetime
     resets_at: datetime
 
@@ -29,12 +39,15 @@ def standing_of(budget: Budget, *, now: datetime) -> Standing:
     period = period_at(LimitPer(budget.per), now)
     used = held = None
     try:
-        usage = counters().usage(key_of(budget, period), now=now.timestamp())
-        used, held = usage.spent, usage.held
+        key = key_of(budget, period)
+        usage = counters().usage(key, now=now.timestamp())
+        distinct = counters().distinct(key)
+        used = Measures(**msgspec.structs.asdict(usage.spent), distinct=distinct)
+        held = Measures(**msgspec.structs.asdict(usage.held))
     except CountersUnavailable:
         pass  # said by the None
     return Standing(
-        limit=Amounts(**budget.limits),
+        limit=Measures(**budget.limits),
         used=used,
         held=held,
         period_start=datetime.fromtimestamp(period.start, UTC),

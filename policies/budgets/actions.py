@@ -1,4 +1,4 @@
-"""Leasing parts of budgets, and setting them back."""
+"""Leasing parts of budgets, counting distinct values, and setting both back."""
 
 from __future__ import annotations
 
@@ -10,18 +10,27 @@ from uuid import UUID
 import msgspec
 from django.db import transaction
 from django.utils import timezone
+from django.utils.crypto import salted_hmac
 from django_scopes import scope
 
 from accounts.models import User
 from controlplane.errors import Refusal
 from controlplane.ledger.actions import append_entry
-from policies.budgets.access import key_of
+from policies.budgets.access import Measures, key_of
 from policies.budgets.counters import KEPT_SECONDS, LEASE_SECONDS, Reserved, counters
 from policies.budgets.errors import CountersUnavailable
 from policies.budgets.models import Budget
 from policies.budgets.periods import Period, period_at
 from policies.engine import Limit, LimitOf, LimitPer
-from proxyworker.contract import Amounts, BudgetLease, ReserveBudget
+from proxyworker.contract import (
+    VALUE_BYTES,
+    Amounts,
+    BudgetLease,
+    CountValues,
+    ReserveBudget,
+    Secret,
+    ValuesCounted,
+)
 
 #: `last_used_at` is for people: writing it at every question would make each a write.
 USE_NOTED_EVERY: Final = timedelta(minutes=1)
@@ -44,7 +53,7 @@ def reserve(asked: ReserveBudget, sharer: Sharer, *, now: datetime) -> BudgetLea
     """
     limit = asked.limit
     limits = Amounts(operations=limit.operations, rows=limit.rows, bytes=limit.bytes)
-    budget = _budget(asked.rule, limit, limits, sharer, now=now)
+    budget = _budget(asked.rule, limit, sharer, now=now)
     period = period_at(limit.per, now)
     if asked.period_start not in (0.0, period.start):
         _settle_late(budget, asked, limits, now=now)
@@ -71,6 +80,24 @@ def reserve(asked: ReserveBudget, sharer: Sharer, *, now: datetime) -> BudgetLea
     )
 
 
+def count(asked: CountValues, sharer: Sharer, *, now: datetime) -> ValuesCounted:
+    """Count values as shown, as far as the limit goes. In the tenant's scope. Raises `CountersUnavailable`."""
+    budget = _budget(asked.rule, asked.limit, sharer, now=now)
+    period = period_at(asked.limit.per, now)
+    values = [asked.values[at : at + VALUE_BYTES] for at in range(0, len(asked.values), VALUE_BYTES)]
+    counted = counters().count(key_of(budget, period), values, limit=asked.limit.distinct, period_end=period.end)
+    # Redis holds no value, nor a digest that could be looked up: without this key nobody can tell what was shown.
+    key = salted_hmac("narrowgate.budgets.values", str(budget.pk), algorithm="sha256").hexdigest()
+    return ValuesCounted(
+        request_id=asked.request_id,
+        accepted=counted.accepted,
+        used=counted.used,
+        key=Secret(key),
+        period_start=period.start,
+        resets_at=period.end,
+    )
+
+
 @transaction.atomic
 def reset_budget(budget: Budget, *, acting_user: User | None) -> Budget:
     """Have the current period start anew: nothing is spent, what workers have leased stays theirs.
@@ -82,13 +109,14 @@ def reset_budget(budget: Budget, *, acting_user: User | None) -> Budget:
     with scope(tenant=budget.tenant_id):
         try:
             spent = counters().usage(key, now=now.timestamp()).spent
+            distinct = counters().distinct(key)
             append_entry(
                 tenant=budget.tenant,
                 kind="budget.reset",
                 acting_user=acting_user,
                 subject=f"budget:{budget}",
-                before={"used": msgspec.structs.asdict(spent)},
-                after={"used": msgspec.structs.asdict(_NOTHING)},
+                before={"used": {**msgspec.structs.asdict(spent), "distinct": distinct}},
+                after={"used": msgspec.structs.asdict(Measures())},
             )
             counters().reset(key)
         except CountersUnavailable:
@@ -96,9 +124,9 @@ def reset_budget(budget: Budget, *, acting_user: User | None) -> Budget:
     return budget
 
 
-def _budget(rule: str, limit: Limit, limits: Amounts, sharer: Sharer, *, now: datetime) -> Budget:
+def _budget(rule: str, limit: Limit, sharer: Sharer, *, now: datetime) -> Budget:
     """The row, made or brought up to date."""
-    told = msgspec.structs.asdict(limits)
+    told = {name: getattr(limit, name) for name in Measures.__struct_fields__}
     key: dict[str, Any] = {
         "tenant_id": sharer.tenant_id,
         "rule": rule,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any, Final, cast
 
+import msgspec
 from django.contrib import admin
 from django.http import HttpRequest, HttpResponseBase
 from django.urls import reverse
@@ -16,9 +17,10 @@ from controlplane.admin import ReadOnlyTenantAdmin
 from controlplane.authority import Power, authority_of
 from controlplane.pages import asking_page
 from policies.budgets import actions
-from policies.budgets.access import Standing, standing_of
+from policies.budgets.access import Measures, Standing, standing_of
 from policies.budgets.models import Budget
-from proxyworker.contract import Amounts
+
+_WORDS: Final = {"distinct": "distinct values"}
 
 
 @admin.register(Budget)
@@ -98,6 +100,8 @@ def _standing(budget: Budget) -> Standing:
     return found
 
 
-def _told(limit: Amounts, amounts: Amounts) -> str:
-    measured = [(name, getattr(limit, name)) for name in Amounts.__struct_fields__]
-    return ", ".join(f"{getattr(amounts, name):,} of {most:,} {name}" for name, most in measured if most)
+def _told(limit: Measures, amounts: Measures) -> str:
+    limits = msgspec.structs.asdict(limit)
+    return ", ".join(
+        f"{getattr(amounts, name):,} of {most:,} {_WORDS.get(name, name)}" for name, most in limits.items() if most
+    )

@@ -25,6 +25,7 @@ class AmountsSerializer(serializers.Serializer[Any]):
     operations = serializers.IntegerField()
     rows = serializers.IntegerField()
     bytes = serializers.IntegerField()
+    distinct = serializers.IntegerField()
 
 
 class StandingSerializer(serializers.Serializer[Any]):

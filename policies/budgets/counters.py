@@ -7,6 +7,8 @@ lease reports after it has lapsed still counts.
     spent      what all leases have used, less what they had at the last reset
     held       what leases that haven't lapsed may still use
     available  limit - spent - held
+
+Beside it, for distinct values, a set of their digests, which workers make with a key: what was shown in the period.
 """
 
 from __future__ import annotations
@@ -83,6 +85,20 @@ end
 redis.call('HSET', KEYS[1], 'reset', string.format('%.0f %.0f %.0f', used[1], used[2], used[3]))
 return 1
 """
+#: KEYS: the set. ARGV: the limit, the set's end in ms, then values. How many are in it now, from the first one on.
+_COUNT: Final = """
+local used, limit, accepted = redis.call('SCARD', KEYS[1]), tonumber(ARGV[1]), 0
+for i = 3, #ARGV do
+  if redis.call('SISMEMBER', KEYS[1], ARGV[i]) == 0 then
+    if used >= limit then break end
+    redis.call('SADD', KEYS[1], ARGV[i])
+    used = used + 1
+  end
+  accepted = accepted + 1
+end
+redis.call('PEXPIREAT', KEYS[1], ARGV[2])
+return {accepted, used}
+"""
 #: No lease has this id: it would be taken for what was used at the last reset.
 RESET_FIELD: Final = "reset"
 
@@ -103,6 +119,14 @@ class Reserved:
     spent: Amounts
 
 
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """How many of some values, from the first one on, are in the period's set, and how many that has."""
+
+    accepted: int
+    used: int
+
+
 class Counters:
     """The counters behind one client. Each call raises `CountersUnavailable`."""
 
@@ -110,6 +134,7 @@ class Counters:
         self._client = client
         self._reserve = client.register_script(_RESERVE)
         self._reset = client.register_script(_RESET)
+        self._count = client.register_script(_COUNT)
 
     def reserve(
         self, key: str, *, lease_id: str, used: Amounts, wanted: Amounts, limit: Amounts, now: float, period_end: float
@@ -119,6 +144,18 @@ class Counters:
         told = self._run(self._reserve, key, [*times, *_three(used), *_three(wanted), *_three(limit)])
         numbers = [int(number) for number in told]
         return Reserved(granted=Amounts(*numbers[:3]), spent=Amounts(*(max(0, number) for number in numbers[3:])))
+
+    def count(self, key: str, values: list[bytes], *, limit: int, period_end: float) -> Counted:
+        """Put the values into the period's set, in their order, until it has `limit`."""
+        told = self._run(self._count, _set_of(key), [limit, _ms(period_end + KEPT_SECONDS), *values])
+        return Counted(accepted=int(told[0]), used=int(told[1]))
+
+    def distinct(self, key: str) -> int:
+        """How many values the period's set has."""
+        try:
+            return int(self._client.scard(_set_of(key)))
+        except RedisError as error:
+            raise CountersUnavailable from error
 
     def usage(self, key: str, *, now: float) -> Usage:
         """What is spent and held."""
@@ -141,6 +178,10 @@ class Counters:
     def reset(self, key: str) -> None:
         """Nothing is spent any more; what is held stays so."""
         self._run(self._reset, key, [])
+        try:
+            self._client.delete(_set_of(key))
+        except RedisError as error:
+            raise CountersUnavailable from error
 
     def _run(self, script: Any, key: str, arguments: list[Any]) -> Any:
         try:
@@ -156,6 +197,10 @@ def counters() -> Counters:
         settings.NARROWGATE.redis_url, socket_timeout=TIMEOUT_SECONDS, socket_connect_timeout=TIMEOUT_SECONDS
     )
     return Counters(client)
+
+
+def _set_of(key: str) -> str:
+    return f"{key}:values"
 
 
 def _three(amounts: Amounts) -> list[int]:

@@ -27,8 +27,18 @@ from policies.budgets.counters import LEASE_SECONDS, Counters, counters
 from policies.budgets.models import Budget
 from policies.engine import Limit, LimitOf, LimitPer
 from policies.models import Policy
-from proxyworker.contract import Amounts, BudgetLease, RefusalCode, Refused, ReserveBudget, SessionGrant
-from sessions.budgets import reserve_budget
+from proxyworker.contract import (
+    MAX_COUNTED_VALUES,
+    Amounts,
+    BudgetLease,
+    CountValues,
+    RefusalCode,
+    Refused,
+    ReserveBudget,
+    SessionGrant,
+    ValuesCounted,
+)
+from sessions.budgets import count_values, reserve_budget
 from sessions.errors import PeerFault
 from sessions.link import CLOSE_FAULT
 from sessions.models import AgentSession
@@ -116,6 +126,74 @@ def test_a_budget_is_shared_by_whom_the_rule_says(
     assert [bool(number) for number in given] == [True, not shared_by_agents, not shared_on_targets]
 
 
+FEW_VALUES = Limit(per=LimitPer.DAY, distinct=5, labels=("email",))
+
+
+def counted(site: Site, session: AgentSession, *values: int, now: datetime = AT, **changes: Any) -> ValuesCounted:
+    """The answer to a question about these values."""
+    digests = b"".join(value.to_bytes(16, "big") for value in values)
+    frame = CountValues(request_id=5, session_id=str(session.pk), rule="support/few", limit=FEW_VALUES, values=digests)
+    answer = count_values(site.linked, msgspec.structs.replace(frame, **changes), now=now)
+    assert isinstance(answer, ValuesCounted)
+    return answer
+
+
+def test_values_are_counted_once_in_their_order_until_the_limit(acme: Site) -> None:
+    session = acme.session()
+    first = counted(acme, session, 1, 2, 1, 3)
+    assert (first.accepted, first.used) == (4, 3)
+    assert datetime.fromtimestamp(first.resets_at, UTC).isoformat() == "2026-11-24T00:00:00+00:00"
+    second = counted(acme, session, 3, 4, 5, 1, 6, 2)
+    assert (second.accepted, second.used) == (4, 5)
+    assert counted(acme, session, 1, 2, 3, 4, 5).accepted == 5
+    assert counted(acme, session, 7, now=AT.replace(day=AT.day + 1)).used == 1
+
+
+def test_a_budget_has_one_key_for_all_workers_and_no_other_budget_has_it(acme: Site, globex: Site) -> None:
+    session = acme.session()
+    key = counted(acme, session).key
+    assert counted(acme, acme.session(), now=AT.replace(day=AT.day + 1)).key == key
+    assert len(bytes.fromhex(key.value)) == 32
+    assert counted(acme, session, rule="support/other").key != key
+    assert counted(globex, globex.session()).key != key
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"values": b"x" * 15}, {"values": b"x" * 16 * (MAX_COUNTED_VALUES + 1)}, {"rule": ""},
+        {"limit": DAILY}, {"limit": Limit(distinct=200_000)}, {"limit": Limit(per=LimitPer.SESSION, distinct=1)},
+        {"session_id": str(uuid4())},
+    ],
+)  # fmt: skip
+def test_values_that_no_sound_worker_counts_end_the_link(acme: Site, changes: dict[str, Any]) -> None:
+    with pytest.raises(PeerFault):
+        counted(acme, acme.session(), 1, **changes)
+
+
+def test_without_redis_no_value_is_counted(acme: Site, take_redis_away: Callable[[], None]) -> None:
+    take_redis_away()
+    frame = CountValues(5, str(acme.session().pk), "support/few", FEW_VALUES, b"")
+    refused = count_values(acme.linked, frame, now=AT)
+    assert isinstance(refused, Refused)
+    assert refused.code is RefusalCode.UNAVAILABLE
+
+
+def test_distinct_values_stand_beside_the_rest_and_are_set_back_with_it(acme: Site) -> None:
+    session = acme.session()
+    now = timezone.now()
+    counted(acme, session, 1, 2, now=now)
+    with scope(tenant=acme.tenant):
+        budget = Budget.objects.get()
+    manager = signed_in(person(acme.tenant, Role.ADMIN))
+    where = f"/api/v1/budgets/{budget.pk}/"
+    told = manager.get(where).json()["now"]
+    assert (told["limit"]["distinct"], told["used"]["distinct"]) == (5, 2)
+    assert "2 of 5 distinct values" in manager.get(f"/admin/policies/budget/{budget.pk}/change/").content.decode()
+    assert manager.post(f"{where}reset/").json()["now"]["used"]["distinct"] == 0
+    assert counted(acme, session, 3, now=now).used == 1
+
+
 def test_tenants_and_rules_and_periods_have_budgets_of_their_own(acme: Site, globex: Site) -> None:
     session, foreign = acme.session(), globex.session()
     everything = {"wanted": Amounts(10)}
@@ -193,7 +271,7 @@ def test_budgets_are_seen_by_auditors_and_set_back_by_managers(acme: Site, globe
     where = f"/api/v1/budgets/{budget.pk}/"
     told = auditor.get(where).json()
     assert (told["rule"], told["agent"], told["target"]) == ("support/often", "reporter", None)
-    assert told["now"]["limit"] == {"operations": 10, "rows": 0, "bytes": 0}
+    assert told["now"]["limit"] == {"operations": 10, "rows": 0, "bytes": 0, "distinct": 0}
     assert (told["now"]["used"]["operations"], told["now"]["held"]["operations"]) == (3, 4)
     page = f"/admin/policies/budget/{budget.pk}/"
     assert "3 of 10 operations" in auditor.get(f"{page}change/").content.decode()
