@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from policies.engine import Decision, Effect, Operation
+from policies.engine import Decision, Effect, Kind, Operation
 from proxyworker.contract import ApprovalState
 from proxyworker.postgres.errors import INSUFFICIENT_PRIVILEGE, QUERY_CANCELED, SUCCESSFUL_COMPLETION
 from proxyworker.postgres.names import Statement
@@ -31,20 +31,26 @@ _NOT_MOVED: Final = b""
 
 @dataclass(slots=True, eq=False)
 class HeldOperation:
-    """It was recorded, and goes no further before it is decided on. `digest`: what an approval is good for.
+    """It was recorded, and goes no further before it is decided on.
 
     `verdict` set: taken again, it passes or is refused. `is_skipped`: an earlier part of its pipeline has failed.
-    `has_moved`: the session has changed what names lead to, so that another session can't see what this one would.
+    Known once all before it is answered (`bind`): `digest`, what an approval is good for, and `has_moved`: the session
+    has changed what names lead to, so that another session can't see what this one would.
     """
 
     operation: RecordedOperation
     statement: Statement
     understood: Operation
     parameters: tuple[tuple[bytes | None, bool], ...]
-    digest: bytes
-    has_moved: bool
+    digest: bytes = b""
+    has_moved: bool = True
     verdict: Verdict | None = None
     is_skipped: bool = False
+
+    def bind(self, state: SessionState, names: Names) -> None:
+        """All before it is answered: this is the session in which it would be executed."""
+        self.digest = state.digest(self.statement, self.parameters, names)
+        self.has_moved = state.has_moved
 
     @property
     def asked(self) -> Operation:
@@ -121,12 +127,17 @@ def waiting_notice(ticket: ApprovalTicket) -> bytes:
 
 @dataclass(slots=True)
 class SessionState:
-    """What an approval depends on beside a text and its values: where names lead, and what prepared statements are."""
+    """What an approval depends on beside a text and its values: where names lead, and what prepared statements are.
+
+    `_moved` hashes all that has changed it, or changed it back. What a transaction changed may end with it, so the end
+    of one that has changed something counts as well, and each failure in it.
+    """
 
     _moved: bytes = field(default=_NOT_MOVED)
     _read_otherwise: set[str] = field(default_factory=set)
     _was_otherwise: bool = False
     _is_unsettled: bool = False
+    _moved_within: bool = False
 
     @property
     def is_readable(self) -> bool:
@@ -139,9 +150,17 @@ class SessionState:
             self._was_otherwise = self._was_otherwise or not is_read_alike(name, value)
             (self._read_otherwise.discard if is_read_alike(name, value) else self._read_otherwise.add)(name)
 
-    def settled(self) -> None:
+    def settled(self, *, is_within: bool) -> None:
         """The target is ready for queries, and has told of all settings that have changed."""
         self._is_unsettled = False
+        if self._moved_within and not is_within:
+            self._move(b"end")
+            self._moved_within = False
+
+    def failed(self) -> None:
+        """Something has failed, and what was changed with it is perhaps as it was."""
+        if self._moved_within:
+            self._move(b"failure")
 
     def reads_alike(self, text: bytes) -> bool:
         """Whether the target reads this text as the gate does, so far as is known when it is sent."""
@@ -155,14 +174,23 @@ class SessionState:
 
     def began_with(self, settings: str) -> None:
         """The session began with these settings, which lead names elsewhere."""
-        self._moved = hashlib.sha256(self._moved + settings.encode()).digest()
+        self._move(settings.encode())
 
     def passed(self, statement: Statement) -> None:
         """The statement goes to the target."""
         # PostgreSQL tells of changed settings only when it is ready for queries; a ROLLBACK changes them back.
         self._is_unsettled = self._is_unsettled or statement.facts.moves_names or self._was_otherwise
-        if statement.facts.moves_names:
-            self._moved = hashlib.sha256(self._moved + statement.text).digest()
+        facts = statement.facts
+        if facts.moves_names or facts.moves_values or (facts.moves_back and self._has_something_to_move_back(facts)):
+            self._move(statement.text)
+            self._moved_within = True
+
+    def _has_something_to_move_back(self, facts: Facts) -> bool:
+        is_of_transaction = all(access.kind == Kind.TRANSACTION for access in facts.operation.accesses)
+        return self._moved_within if is_of_transaction else self.has_moved
+
+    def _move(self, by: bytes) -> None:
+        self._moved = hashlib.sha256(self._moved + by).digest()
 
     def digest(self, statement: Statement, parameters: Sequence[tuple[bytes | None, bool]], names: Names) -> bytes:
         """SHA-256 of all that an approval is good for: the text, every value, and what they depend on."""
@@ -216,5 +244,7 @@ def combined(facts: Facts, others: Sequence[Facts]) -> Facts:
         changes=facts.changes,
         executes=tuple(dict.fromkeys(name for one in (facts, *others) for name in one.executes)),
         statements=facts.statements,
-        moves_names=facts.moves_names or any(one.moves_names for one in others),
+        moves_names=any(one.moves_names for one in (facts, *others)),
+        moves_values=any(one.moves_values for one in (facts, *others)),
+        moves_back=any(one.moves_back for one in (facts, *others)),
     )

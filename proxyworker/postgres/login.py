@@ -35,7 +35,7 @@ from proxyworker.postgres.front_door import Connection, NoTls
 from proxyworker.postgres.keys import CancelKeys
 from proxyworker.postgres.scram import login_of, prove
 from proxyworker.postgres.session import PostgresSession
-from proxyworker.postgres.settings import settings_operation
+from proxyworker.postgres.settings import settings_operation, settings_that_count
 from proxyworker.postgres.upstream import Upstream, connect
 from proxyworker.wire.postgres import backend, frontend
 from proxyworker.wire.postgres.errors import NotBound, WireError
@@ -171,7 +171,7 @@ class Login:
             opening.recorder.flush()
             _admit_settings(grant, passed_on, now=self._services.clock)
             upstream = await connect(grant.target, grant.credential, passed_on)
-            upstream.began_with = "" if settings_operation(passed_on) is None else repr(sorted(passed_on.items()))
+            upstream.began_with = settings_that_count(passed_on)
         except TargetError as error:
             _log.warning("target_failed", session=grant.session_id, target=grant.target.name, problem=error.problem)
             opening.give_up("the target could not be reached")

@@ -151,8 +151,9 @@ class Requests:
 
     def at_rest(self) -> None:
         """The target is ready for queries, and nothing is under way."""
-        self._state.settled()
-        if self._pipeline.transaction_status == backend.IDLE:
+        is_idle = self._pipeline.transaction_status == backend.IDLE
+        self._state.settled(is_within=not is_idle)
+        if is_idle:
             self.transaction_ended()
 
     def transaction_ended(self) -> None:
@@ -165,6 +166,15 @@ class Requests:
     def began_with(self, settings: str) -> None:
         """See `SessionState`."""
         self._state.began_with(settings)
+
+    def heed_error(self) -> None:
+        """The target says that something has failed."""
+        self._state.failed()
+
+    def bind_held(self) -> None:
+        """Everything before what is held has been answered: it is known what it would be executed in."""
+        if self.held is not None:
+            self.held.bind(self._state, self._names)
 
     def heed_setting(self, name: str, value: str) -> None:
         """The target says that a setting has this value now (ParameterStatus)."""
@@ -376,8 +386,6 @@ class Requests:
                 statement=statement,
                 understood=facts.operation,
                 parameters=parameters,
-                digest=self._state.digest(statement, parameters, self._names),
-                has_moved=self._state.has_moved,
             )
             return None
         if isinstance(charge, Exhausted):

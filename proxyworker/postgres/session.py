@@ -306,6 +306,7 @@ class PostgresSession:
             held.is_skipped = True
             self._loop.call_soon(self._resume_after_barrier)
             return
+        self._requests.bind_held()
         self._question = Question(
             intent=held.operation.intent,
             operation=held.asked,
@@ -446,6 +447,7 @@ class PostgresSession:
         return data if consumed == len(data) else data[:consumed]
 
     def _error_ahead(self, data: bytes, start: int, end: int) -> None:
+        self._requests.heed_error()
         if self._pipeline.is_at_sync and self._pipeline.current is None:
             # The transaction of a pipeline failed at its commit: that is an operation of its own.
             self._pipeline.attach_first(self._recorder.begin("commit", b"", decision=self._decider.session()))

@@ -22,16 +22,27 @@ _SHORT: Final = re.compile(r"-c([A-Za-z_][\w.-]*)=(.*)", re.DOTALL)
 
 def settings_operation(parameters: Mapping[str, str]) -> Operation | None:
     """What the settings are, for policy; None where none of them is dangerous."""
+    accesses = _read(parameters)
+    if not accesses.hazards:
+        return None
+    accesses.add(Kind.SET)
+    return Operation(accesses=accesses.finish(), hazards=accesses.hazards)
+
+
+def settings_that_count(parameters: Mapping[str, str]) -> str:
+    """All of them, where an approval depends on some: on where names lead, on the application's own. Else nothing."""
+    accesses = _read(parameters)
+    return repr(sorted(parameters.items())) if accesses.hazards or accesses.moves_values else ""
+
+
+def _read(parameters: Mapping[str, str]) -> Accesses:
     accesses = Accesses()
     for name, value in parameters.items():
         if name == "options":
             _read_options(accesses, value)
         else:
             accesses.set(name.lower(), value)
-    if not accesses.hazards:
-        return None
-    accesses.add(Kind.SET)
-    return Operation(accesses=accesses.finish(), hazards=accesses.hazards)
+    return accesses
 
 
 def _read_options(accesses: Accesses, options: str) -> None:

@@ -38,6 +38,8 @@ _SYSTEM_SETTINGS: Final = frozenset(
 _SAFE_ENCODINGS: Final = re.compile(
     r"utf8|unicode|sqlascii|latin\d+|iso8859\d+|koi8r?u?|win(?:dows)?125\d|euc[a-z0-9]+"
 )
+#: The session's own schema, by its alias or by its name.
+_TEMPORARY: Final = re.compile(r"pg_temp(_\d+)?")
 _PUNCTUATION: Final = re.compile(r"[^a-z0-9]")
 _ON: Final = frozenset({"on", "true", "yes", "1"})
 
@@ -64,6 +66,8 @@ class Accesses:
         self.has_effect = False
         self.is_pure = True
         self.moves_names = False
+        self.moves_values = False
+        self.moves_back = False
 
     def add(self, kind: Kind, name: str = NOTHING) -> dict[str, None]:
         """This is done to that. Returns its columns, to be added to. Raises `TooMuch`."""
@@ -76,7 +80,7 @@ class Accesses:
         """This is done to a relation. Returns its columns, to be added to. Raises `TooMuch`."""
         if is_of_catalog(schema, name):
             self.hazard(Hazard.CATALOG)
-        if kind == Kind.DDL and (is_temporary or schema == "pg_temp"):
+        if kind == Kind.DDL and (is_temporary or _TEMPORARY.fullmatch(schema)):
             self.moves_names = True  # it hides what has its name
         return self.add(kind, relation_name(schema, name))
 
@@ -127,6 +131,13 @@ class Accesses:
         elif name in _SYSTEM_SETTINGS and not (name in READING_SETTINGS and is_read_alike(name, value)):
             self.moves_names = True
             self.hazard(Hazard.SYSTEM_SETTING)
+        elif "." in name:
+            self.moves_values = True
+
+    def reset(self, name: str) -> None:
+        """A setting is what the session began with again; `name` empty: all are."""
+        if not name or "." in name or name == "search_path" or name in _SETTINGS_OF_ROLE | _SYSTEM_SETTINGS:
+            self.moves_back = True
 
     @property
     def hazards(self) -> tuple[str, ...]:
@@ -158,6 +169,8 @@ class Accesses:
         self.is_pure = self.is_pure and other.is_pure
         self.has_effect = self.has_effect or other.has_effect
         self.moves_names = self.moves_names or other.moves_names
+        self.moves_values = self.moves_values or other.moves_values
+        self.moves_back = self.moves_back or other.moves_back
 
     def finish(self) -> tuple[Access, ...]:
         """The accesses."""

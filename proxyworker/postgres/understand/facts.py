@@ -29,6 +29,8 @@ class Facts:
     `executes`: prepared statements that it runs by SQL's EXECUTE; what they do comes on top of `operation`.
     `is_pure`: it calls no function but pure ones, so that planning it has no effect.
     `moves_names`: after it, names in later texts may lead elsewhere (search_path, role, settings of the parser).
+    `moves_values`: after it, what the application's own settings are, which row security and functions read.
+    `moves_back`: after it, either is as it was, perhaps (RESET, DISCARD, the end of a transaction).
     """
 
     operation: Operation
@@ -38,6 +40,8 @@ class Facts:
     statements: int = 0
     is_pure: bool = False
     moves_names: bool = False
+    moves_values: bool = False
+    moves_back: bool = False
 
 
 #: Of a text that can't be read and mentions names: it may do anything to them.

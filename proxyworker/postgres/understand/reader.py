@@ -137,6 +137,8 @@ def _made(accesses: Accesses, template: str, *, statements: int, changes: Sequen
         statements=statements,
         is_pure=accesses.is_pure,
         moves_names=accesses.moves_names,
+        moves_values=accesses.moves_values,
+        moves_back=accesses.moves_back,
     )
 
 

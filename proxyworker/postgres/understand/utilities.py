@@ -51,9 +51,10 @@ class Utilities:
             "CallStmt": self._call,
             "CopyStmt": self._copy,
             "DoStmt": self._do,
-            "DiscardStmt": lambda _: None,  # back to what the session began with
+            "DiscardStmt": lambda _: self._accesses.reset(""),
             "ExplainStmt": self._explain,
             "PrepareStmt": lambda _: None,  # it executes nothing; what executes it has its facts
+            "TransactionStmt": lambda _: self._accesses.reset(""),  # a ROLLBACK, or the end of SET LOCAL
             "VariableSetStmt": self._set,
         }
 
@@ -203,7 +204,9 @@ class Utilities:
     def _set(self, node: Node) -> None:
         name = node.get("name", "").lower()
         if node.get("kind") != "VAR_SET_VALUE":
-            return  # of the transaction, or back to what the session began with
+            if node.get("kind") != "VAR_SET_MULTI":  # of the transaction
+                self._accesses.reset(name)
+            return
         values = [item.get("A_Const", {}) for item in node.get("args", ())]
         value = values[0].get("sval", {}).get("sval", "") if len(values) == 1 else ""
         self._accesses.set(name, value)

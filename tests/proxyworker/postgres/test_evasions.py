@@ -6,11 +6,12 @@ import struct
 import time
 from collections.abc import Callable, Iterator
 
+import msgspec
 import psycopg
 import pytest
 from psycopg import sql
 
-from policies.engine import Approval, Effect, Rule
+from policies.engine import Approval, ApprovalMode, Effect, Rule
 from proxyworker.contract import OperationIntent
 from proxyworker.postgres.understand.fastpath import KNOWN_FUNCTIONS
 from tests.plugin.embedded import TargetPostgres
@@ -173,3 +174,116 @@ def test_a_condition_on_the_text_is_asked_of_what_is_executed(
             client.ask(query(f"PREPARE {column}s AS SELECT {column} FROM {table}"))
             assert codes(client.ask(query(f"EXECUTE {column}s"))) == refused
             assert codes(client.ask_extended(parse(f"EXECUTE {column}s"), bind(), execute())) == refused
+
+
+# ------------------------------------------------------------ what an approval hangs on
+
+
+@pytest.fixture
+def deferring(control: ScriptedControlPlane) -> ScriptedControlPlane:
+    approval = Approval(flow="dba", mode=ApprovalMode.DEFER)
+    control.rules = (EVERYTHING, msgspec.structs.replace(ASK_FIRST, approval=approval))
+    control.refuses_approvals = False
+    return control
+
+
+def send_all(client: RawClient, *texts: str) -> None:
+    for text in texts:
+        assert not codes(client.ask(query(text))), text
+
+
+def grant_last(gate: RunningGate) -> None:
+    gate.control.standing_grants.add(gate.control.approvals[gate.held()[-1]][0].digest)
+
+
+OWN = "SET app.tenant = 'other'"
+ELSEWHERE = "SET search_path = pg_catalog, public"
+#: What the session does before a statement is asked for, and before it is sent again: either has another meaning then.
+MOVES: list[tuple[tuple[str, ...], tuple[str, ...]]] = [
+    ((), (OWN,)),
+    ((), ("SELECT set_config('app.tenant', 'other', false)",)),
+    ((OWN,), ("RESET app.tenant",)),
+    ((OWN,), ("SET app.tenant TO DEFAULT",)),
+    ((OWN,), ("RESET ALL",)),
+    ((OWN,), ("DISCARD ALL",)),
+    (("BEGIN", OWN), ("ROLLBACK",)),
+    (("BEGIN", OWN), ("COMMIT",)),
+    (("BEGIN", "SAVEPOINT s", OWN), ("ROLLBACK TO s",)),
+    ((ELSEWHERE,), ("RESET search_path",)),
+    (("BEGIN", "SET LOCAL search_path = pg_catalog, public"), ("COMMIT",)),
+    (("SET ROLE NONE",), ("RESET ROLE",)),
+]
+
+
+@pytest.mark.parametrize(("before", "after"), MOVES)
+@pytest.mark.usefixtures("deferring")
+def test_a_grant_is_for_the_settings_under_which_it_was_asked(
+    gate: RunningGate, table: str, count: Callable[[], int], before: tuple[str, ...], after: tuple[str, ...]
+) -> None:
+    statement = query(f"DELETE FROM {table}")
+    with RawClient(gate) as client:
+        send_all(client, *before)
+        assert codes(client.ask(statement)) == ["42501"]
+        grant_last(gate)
+        send_all(client, *after)
+        assert codes(client.ask(statement)) == ["42501"]
+    assert count() == 3
+
+
+@pytest.mark.parametrize("before", [(OWN,), (ELSEWHERE,), ("BEGIN", OWN, "COMMIT"), ("BEGIN", OWN, "ROLLBACK")])
+@pytest.mark.usefixtures("deferring")
+def test_a_grant_is_good_in_another_session_that_has_done_the_same(
+    gate: RunningGate, table: str, count: Callable[[], int], before: tuple[str, ...]
+) -> None:
+    statement = query(f"DELETE FROM {table}")
+    with RawClient(gate) as one, RawClient(gate) as other:
+        for client in (one, other):
+            send_all(client, *before)
+        assert codes(one.ask(statement)) == ["42501"]
+        grant_last(gate)
+        send_all(other, "BEGIN", "SELECT 1", "COMMIT")
+        assert not codes(other.ask(statement))
+    assert count() == 0
+
+
+@pytest.mark.usefixtures("deferring")
+def test_what_fails_or_ends_within_a_pipeline_counts_too(
+    gate: RunningGate, table: str, count: Callable[[], int]
+) -> None:
+    deleting = (parse(f"DELETE FROM {table}"), bind(), execute())
+    moving = (parse("SELECT 1"), bind(), execute(), parse(OWN), bind(), execute())
+    with RawClient(gate) as client:
+        assert codes(client.ask_extended(*moving, *deleting)) == ["42501"]  # it is set while this waits
+        grant_last(gate)
+    with RawClient(gate) as client:
+        failing = (parse("SELECT 1 / (random() * 0)::int"), bind(), execute())
+        assert codes(client.ask_extended(*moving, *failing)) == ["22012"]  # it is not
+        assert codes(client.ask_extended(*deleting)) == ["42501"]
+    assert count() == 3
+
+
+@pytest.mark.usefixtures("deferring")
+def test_a_table_that_hides_another_counts_however_its_schema_is_written(
+    gate: RunningGate, table: str, count: Callable[[], int]
+) -> None:
+    statement = query(f"DELETE FROM {table}")
+    with RawClient(gate) as client:
+        send_all(client, "CREATE TEMP TABLE other ()")
+        assert codes(client.ask(statement)) == ["42501"]
+        grant_last(gate)
+        (row,) = rows(client.ask(query("SELECT nspname FROM pg_namespace WHERE oid = pg_my_temp_schema()")))
+        send_all(client, f"CREATE TABLE {row[6:].decode()}.{table} (id int)")
+        assert codes(client.ask(statement)) == ["42501"]
+    assert count() == 3
+
+
+@pytest.mark.usefixtures("deferring")
+def test_a_grant_is_for_the_settings_that_the_session_began_with(
+    gate: RunningGate, table: str, count: Callable[[], int]
+) -> None:
+    statement = query(f"DELETE FROM {table}")
+    with RawClient(gate) as plain, RawClient(gate, options="-c app.tenant=other") as other:
+        assert codes(plain.ask(statement)) == ["42501"]
+        grant_last(gate)
+        assert codes(other.ask(statement)) == ["42501"]
+    assert count() == 3

@@ -12,14 +12,11 @@ from proxyworker.postgres.understand.reader import understand
 def held(state: SessionState, text: bytes) -> HeldOperation:
     """The statement, as it waits in a session in this state."""
     statement = Statement(text, understand(text))
-    return HeldOperation(
-        operation=cast("Any", None),
-        statement=statement,
-        understood=statement.facts.operation,
-        parameters=(),
-        digest=state.digest(statement, (), Names()),
-        has_moved=state.has_moved,
+    waiting = HeldOperation(
+        operation=cast("Any", None), statement=statement, understood=statement.facts.operation, parameters=()
     )
+    waiting.bind(state, Names())
+    return waiting
 
 
 def test_once_names_may_lead_elsewhere_it_is_another_operation_and_no_template_stands_for_it() -> None:
