@@ -36,12 +36,8 @@ class Standing:
 
 def standing_of(worker_id: UUID, *, public_key: bytes, process: int = 0) -> Standing:
     """In its scope: whether the worker may still serve under that key, and which of the process's sessions must end."""
-    worker = find_worker(worker_id)
-    if worker is None or not worker.is_active or not worker.tenant.is_active or bytes(worker.public_key) != public_key:
-        return Standing(is_welcome=False, to_end={})
-    unfinished = AgentSession.objects.filter(worker=worker, process=process).annotate(
-        person=Lower(KT("principal__on_behalf_of"))
-    )
+    own = AgentSession.objects.filter(worker=worker_id, process=process)
+    unfinished = own.annotate(person=Lower(KT("principal__on_behalf_of")))
     revoked = AgentToken.objects.filter(revoked_at__isnull=False)
     proof_revoked = Exists(revoked.filter(token_id=Substr(OuterRef("credential_id"), len("token:") + 1)))
     withdrawn = Q(agent__is_active=False) | Q(target__is_active=False) | Q(proof_revoked)
@@ -52,6 +48,9 @@ def standing_of(worker_id: UUID, *, public_key: bytes, process: int = 0) -> Stan
     ending = Q(end_requested_at__isnull=False) | Q(withdrawn_at__isnull=False) | withdrawn
     rows = unfinished.exclude(state=SessionState.CLOSED).filter(ending).values_list("pk", "end_reason")
     to_end = {str(pk): reason or _NO_LONGER_ALLOWED for pk, reason in rows}
+    worker = find_worker(worker_id)  # last: of a worker that is withdrawn meanwhile, all sessions end for that reason
+    if worker is None or not worker.is_active or not worker.tenant.is_active or bytes(worker.public_key) != public_key:
+        return Standing(is_welcome=False, to_end={})
     return Standing(is_welcome=True, to_end=to_end, policy=effective_policy(worker.tenant_id))
 
 
