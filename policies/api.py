@@ -16,7 +16,7 @@ from controlplane.authority import Power
 from policies import actions
 from policies.approvals import api as approvals
 from policies.budgets import api as budgets
-from policies.checking import findings_of
+from policies.checking import findings_of, warnings_of
 from policies.documents import read_document, write_document
 from policies.engine import PolicyError
 from policies.models import Documented, Policy, PolicyDraft, PolicyVersion
@@ -72,9 +72,10 @@ class FindingSerializer(serializers.Serializer[Any]):
 
 
 class CheckAnswer(serializers.Serializer[Any]):
-    """What is wrong with a document; nothing, when it could be published."""
+    """What is wrong with a document, `findings`: none, when it could be published; and what is worth knowing of it."""
 
     findings = FindingSerializer(many=True)
+    warnings = FindingSerializer(many=True)
 
 
 class PolicySerializer(TenantModelSerializer):
@@ -194,10 +195,11 @@ class PolicyViewSet(EditableTenantViewSet):
         wanted = DocumentRequest(data=request.data)
         wanted.is_valid(raise_exception=True)
         try:
-            findings = findings_of(policy.tenant_id, wanted.parts)
+            parts = wanted.parts
         except PolicyError as error:
             raise invalid(error) from error
-        return Response(CheckAnswer({"findings": findings}).data)
+        answer = {"findings": findings_of(policy.tenant_id, parts), "warnings": warnings_of(policy, parts)}
+        return Response(CheckAnswer(answer).data)
 
 
 class DraftRequest(PublishRequest):

@@ -13,9 +13,10 @@ import yaml
 
 from accounts.models import Agent
 from policies.approvals.models import ApprovalFlow
-from policies.checking import findings_of
+from policies.checking import findings_of, warnings_of
 from policies.documents import PolicyDocument, diff_of, line_of, load_document, write_document
 from policies.engine import Effect, Hazard, Kind, LimitOf, LimitPer, PolicyError
+from policies.engine.check import Finding
 from policies.engine.operation import GRAVE_HAZARDS
 from policies.models import Policy
 from targets.models import Target
@@ -35,7 +36,7 @@ _GROUPS: Final = (("SQL", ""), ("HTTP", "http:"), ("SSH", "ssh:"), ("SFTP", "sft
 
 
 def look_at(policy: Policy, sent: Any) -> dict[str, Any]:
-    """Both views of what one view says: {yaml, document, findings, diff}.
+    """Both views of what one view says: {yaml, document, findings, warnings, diff}.
 
     `sent` is {"yaml": text} or {"document": {scope, rules}}. `document` None: the text can't be shown as a form yet.
     """
@@ -46,18 +47,23 @@ def look_at(policy: Policy, sent: Any) -> dict[str, Any]:
     except (PolicyError, AttributeError) as error:
         fault = error if isinstance(error, PolicyError) else PolicyError("rules", "is missing", "Write a list of rules")
         finding = {"field": fault.field, "problem": fault.problem, "fix": fault.fix, "line": None}
-        return {"yaml": text or "", "document": None, "findings": [finding], "diff": []}
+        return {"yaml": text or "", "document": None, "findings": [finding], "warnings": [], "diff": []}
     if not isinstance(text, str):
         text = write_document(document)
     current = None if policy.current is None else policy.current.document
     diff = diff_of(current, document, before_name=str(policy.current or "nothing"), after_name="this draft")
-    findings = findings_of(policy.tenant_id, {"scope": document.scope, "rules": document.rules})
+    parts = {"scope": document.scope, "rules": document.rules}
     return {
         "yaml": text,
         "document": asdict(document),
-        "findings": [{**asdict(finding), "line": line_of(text, finding.field)} for finding in findings],
+        "findings": _placed(findings_of(policy.tenant_id, parts), text),
+        "warnings": _placed(warnings_of(policy, parts), text),
         "diff": diff.splitlines(),
     }
+
+
+def _placed(findings: list[Finding], text: str) -> list[dict[str, Any]]:
+    return [{**asdict(finding), "line": line_of(text, finding.field)} for finding in findings]
 
 
 def vocabulary(policy: Policy) -> dict[str, Any]:

@@ -27,12 +27,14 @@ MAX_FINDINGS: Final = 50
 class Known:
     """What a tenant has. None: not known, so names of that sort aren't checked.
 
-    `groups` are those of agents, `people` e-mail addresses. `flows`: by name, how many people could say yes today.
-    `now`: seconds since the epoch.
+    `groups` are those of agents; `sponsors` the addresses of those who can answer for one; `people` these and whatever
+    else somebody is known to be called. `flows`: by name, how many people could say yes today. `now`: seconds since the
+    epoch.
     """
 
     agents: frozenset[str] | None = None
     groups: frozenset[str] | None = None
+    sponsors: frozenset[str] | None = None
     people: frozenset[str] | None = None
     targets: Mapping[str, Target] | None = None
     flows: Mapping[str, int] | None = None
@@ -74,7 +76,6 @@ def check_policy(policy: Policy, *, known: Known = _UNKNOWN) -> tuple[Finding, .
 
 def _unknown_names(at: str, scope: Scope, known: Known) -> Iterator[Finding]:
     agents = [name for name in scope.agents if ":" not in name]
-    people = [name.partition(":")[2] for name in scope.agents if name.startswith("person:")]
     environments = labels = None
     targets = None
     if known.targets is not None:
@@ -82,9 +83,8 @@ def _unknown_names(at: str, scope: Scope, known: Known) -> Iterator[Finding]:
         environments = frozenset(target.environment for target in known.targets.values())
         labels = frozenset(label for target in known.targets.values() for label in target.labels)
     yield from _missing(f"{at}.agents", agents, known.agents, "there is no agent")
-    yield from _missing(f"{at}.agents", people, known.people, "there is no person")
     yield from _missing(f"{at}.groups", scope.groups, known.groups, "no agent is in the group")
-    yield from _missing(f"{at}.sponsors", scope.sponsors, known.people, "there is no person")
+    yield from _missing(f"{at}.sponsors", scope.sponsors, known.sponsors, "there is no person")
     yield from _missing(f"{at}.targets", scope.targets, targets, "there is no target")
     yield from _missing(f"{at}.environments", scope.environments, environments, "no target has the environment")
     wanted = [label for label, pattern in scope.target_labels.items() if not matches_any((pattern,), "")]

@@ -63,12 +63,13 @@ class Overlaps:
         """The places of all that may, itself included."""
         found = self._all
         for field, index in self._index.items():
-            patterns: tuple[str, ...] = getattr(rule, field)
             may = index.unasked
-            if patterns:
-                first = patterns[0]
-                names = {first, bare_name(first), allowed_name(first)} if field == "objects" else {first}
-                may |= union(map(index.find, names))
+            for scope in _scopes(rule):
+                patterns: tuple[str, ...] = getattr(scope, field, ())
+                if patterns:
+                    first = patterns[0]
+                    names = {first, bare_name(first), allowed_name(first)} if field == "objects" else {first}
+                    may |= union(map(index.find, names))
             found &= may
         return list(places(found))
 
@@ -76,20 +77,32 @@ class Overlaps:
 def _is_wider(rule: Rule, other: Rule) -> bool:
     """Who, where and when."""
     return (
-        _is_wider_scope(rule, other)
+        _is_wider_scope(_scopes(rule), _scopes(other))
         and (other.when is None or other.when == rule.when)
         and (not other.condition or other.condition == rule.condition)
     )
 
 
-def _is_wider_scope(rule: Scope, other: Scope) -> bool:
-    if any(":" in agent for agent in rule.agents):
+def _scopes(rule: Rule) -> tuple[Scope, ...]:
+    """Its own and its policy's; both hold."""
+    return (rule,) if rule.within is None else (rule, rule.within)
+
+
+def _is_wider_scope(scopes: tuple[Scope, ...], wider: tuple[Scope, ...]) -> bool:
+    """Whether whatever all of `scopes` take in, all the wider ones do: of each field, one of them is narrow enough."""
+    if any(":" in agent for scope in scopes for agent in scope.agents):
         return False  # whom a policy names needs a rule of their own: the name alone has an effect
+    lists = ("agents", "groups", "sponsors", "targets", "environments")
     return all(
         not getattr(other, field)
-        or (bool(getattr(rule, field)) and are_within(getattr(rule, field), getattr(other, field)))
-        for field in ("agents", "groups", "sponsors", "targets", "environments")
-    ) and all(_is_wider_mapping(getattr(rule, field), getattr(other, field)) for field in ("claims", "target_labels"))
+        or any(getattr(one, field) and are_within(getattr(one, field), getattr(other, field)) for one in scopes)
+        for other in wider
+        for field in lists
+    ) and all(
+        any(_is_wider_mapping(getattr(one, field), getattr(other, field)) for one in scopes)
+        for other in wider
+        for field in ("claims", "target_labels")
+    )
 
 
 def _is_wider_mapping(patterns: Mapping[str, str], wider: Mapping[str, str]) -> bool:

@@ -104,6 +104,42 @@ def test_what_is_wrong_is_told_while_typing_and_nothing_is_kept(
         assert not PolicyDraft.objects.exists()
 
 
+def test_what_another_policy_denies_is_told_wherever_a_policy_is_looked_at_and_refuses_nothing(
+    policy: Policy, acme: Site
+) -> None:
+    with scope(tenant=acme.tenant):
+        other = Policy.objects.create(tenant=acme.tenant, name="nights")
+        deny = {"name": "never", "effect": "deny", "agents": ["*"], "targets": ["shop"]}
+        publish_version(other, rules=[deny], message="", acting_user=None)
+        mine = PolicyDraft(policy=policy)
+        save_draft(mine, scope={}, rules=[READ], message="", acting_user=None)
+    manager = person(acme.tenant, Role.ADMIN)
+    client = signed_in(manager)
+    seen = checked(client, policy, {"document": {"rules": [READ]}}).json()
+    assert seen["findings"] == []
+    assert [(one["field"], one["line"]) for one in seen["warnings"]] == [("rules[0]", 2)]
+    assert seen["warnings"][0]["problem"] == "has no effect: 'nights/never' denies all of it"
+    asked = client.post(f"/api/v1/policies/{policy.pk}/check/", {"rules": [READ]}, content_type="application/json")
+    assert (asked.json()["findings"], len(asked.json()["warnings"])) == ([], 1)
+    assert "nights/never" in client.get(page("policydraft_change", mine)).content.decode()
+    assert edited(client, policy, {"document": {"scope": {}, "rules": [READ]}}, "publish").status_code == 302
+    with scope(tenant=acme.tenant):
+        other.is_active = False
+        other.save()
+    assert checked(client, policy, {"document": {"rules": [READ]}}).json()["warnings"] == []
+
+
+def test_a_sponsor_who_is_nobody_here_is_refused_and_such_a_person_is_worth_knowing(policy: Policy, acme: Site) -> None:
+    manager = person(acme.tenant, Role.ADMIN)
+    client = signed_in(manager)
+    wrong = {**READ, "sponsors": ["nobody@acme.example", manager.email]}
+    found = checked(client, policy, {"document": {"rules": [wrong]}}).json()
+    assert [one["problem"] for one in found["findings"]] == ["there is no person 'nobody@acme.example'"]
+    named = {**READ, "agents": ["reporter", f"person:{manager.email}", "person:nobody@acme.example"]}
+    found = checked(client, policy, {"document": {"rules": [named]}}).json()
+    assert (found["findings"], [one["field"] for one in found["warnings"]]) == ([], ["rules[0].agents"])
+
+
 def test_only_who_manages_policies_opens_the_editor(policy: Policy, acme: Site) -> None:
     globex = make_site("globex")
     for role, status in ((Role.OWNER, 200), (Role.ADMIN, 200), (Role.APPROVER, 403), (Role.VIEWER, 403)):

@@ -25,6 +25,7 @@ document.addEventListener("alpine:init", () => {
     source: "yaml",
     open: null,
     findings: [],
+    warnings: [],
     diff: [],
     isShown: true,
     isChecking: false,
@@ -69,6 +70,7 @@ document.addEventListener("alpine:init", () => {
     },
     take(seen) {
       this.findings = seen.findings;
+      this.warnings = seen.warnings;
       this.diff = seen.diff;
       this.isShown = seen.document !== null;
       if (this.source === "form") this.yaml = seen.yaml;

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from typing import Any
 
 import msgspec
@@ -16,6 +17,7 @@ from policies.engine import (
     Access,
     Decision,
     Effect,
+    Known,
     Operation,
     Policy,
     PolicyError,
@@ -25,6 +27,7 @@ from policies.engine import (
     check_policy,
     parse_policy,
 )
+from policies.engine.beside import check_beside
 from policies.engine.index import RuleIndex
 from policies.engine.masks import PatternMasks, first_place, mask_of, places
 from policies.engine.patterns import is_within, matches_any
@@ -176,6 +179,40 @@ def test_a_rule_that_is_found_to_do_nothing_can_go(
                 continue  # a SELECT of nothing is what such a rule may still allow
             before = decide(policy, principal, target, operation, now)
             assert decide(without, principal, target, operation, now).effect is before.effect, (finding, before)
+
+
+@settings(derandomize=True, deadline=None, max_examples=150)
+@given(
+    one=strategies.documents(may_fail=False),
+    other=strategies.documents(may_fail=False),
+    scopes=st.tuples(st.sampled_from(strategies.WITHIN), st.sampled_from(strategies.WITHIN)),
+    principal=strategies.principals,
+    target=strategies.targets,
+    asked=st.lists(st.tuples(strategies.operations, strategies.times), min_size=1, max_size=8),
+)
+def test_a_rule_that_another_policys_deny_shadows_can_go(
+    one: list[dict[str, Any]],
+    other: list[dict[str, Any]],
+    scopes: tuple[Any, Any],
+    principal: Principal,
+    target: Target,
+    asked: list[tuple[Operation, float]],
+) -> None:
+    mine = parse_policy("", one, within=scopes[0])
+    others = parse_policy("", [{**rule, "name": f"other-{rule['name']}"} for rule in other], within=scopes[1])
+    shadowed = {
+        mine.rules[int(finding.field[len("rules[") : -1])].name
+        for finding in check_beside(mine, others, known=Known())
+        if finding.problem.startswith("has no effect")
+    }
+    reverse = check_beside(others, mine, known=Known())
+    assert shadowed >= {name for finding in reverse for name in re.findall(r"'(r\d+)'", finding.problem)}
+    together = Policy(version="", rules=mine.rules + others.rules)
+    without = Policy(version="", rules=tuple(rule for rule in together.rules if rule.name not in shadowed))
+    for operation, now in asked:
+        if all(access.object for access in operation.accesses):
+            before = decide(together, principal, target, operation, now)
+            assert decide(without, principal, target, operation, now).effect is before.effect, (shadowed, before)
 
 
 @settings(derandomize=True, deadline=None, max_examples=100)
