@@ -19,7 +19,7 @@ from proxyworker.postgres.understand.accesses import READING_SETTINGS, is_read_a
 from proxyworker.wire.postgres import backend
 
 if TYPE_CHECKING:
-    from proxyworker.contract import ApprovalTicket
+    from proxyworker.contract import ApprovalTicket, OperationIntent
     from proxyworker.gate.approve import Verdict
     from proxyworker.gate.record import RecordedOperation
     from proxyworker.postgres.names import Names
@@ -34,8 +34,9 @@ class HeldOperation:
     """It was recorded, and goes no further before it is decided on.
 
     `verdict` set: taken again, it passes or is refused. `is_skipped`: an earlier part of its pipeline has failed.
-    Known once all before it is answered (`bind`): `digest`, what an approval is good for, and `has_moved`: the session
-    has changed what names lead to, so that another session can't see what this one would.
+    Known once all before it is answered (`bind`): `digest`, what an approval is good for; `has_moved`: the session has
+    changed what names lead to, so that another session can't see what this one would; `executed`: the texts of the
+    prepared statements that it executes.
     """
 
     operation: RecordedOperation
@@ -44,6 +45,7 @@ class HeldOperation:
     parameters: tuple[tuple[bytes | None, bool], ...]
     digest: bytes = b""
     has_moved: bool = True
+    executed: tuple[bytes, ...] = ()
     verdict: Verdict | None = None
     is_skipped: bool = False
 
@@ -51,6 +53,20 @@ class HeldOperation:
         """All before it is answered: this is the session in which it would be executed."""
         self.digest = state.digest(self.statement, self.parameters, names)
         self.has_moved = state.has_moved
+        self.executed = tuple(one.text for one in executed_by(self.statement.facts, names))
+
+    @property
+    def intent(self) -> OperationIntent:
+        """What approvers see of the text: with that of what it executes, for `EXECUTE p` alone says nothing."""
+        intent = self.operation.intent
+        if not self.executed:
+            return intent
+        executed = "".join(
+            f"\n\n-- which executes:\n{text.decode('utf-8', 'backslashreplace')}" for text in self.executed
+        )
+        return msgspec.structs.replace(
+            intent, text=intent.text + executed, text_bytes=intent.text_bytes + len(executed.encode())
+        )
 
     @property
     def asked(self) -> Operation:

@@ -308,7 +308,7 @@ class PostgresSession:
             return
         self._requests.bind_held()
         self._question = Question(
-            intent=held.operation.intent,
+            intent=held.intent,
             operation=held.asked,
             digest=held.digest,
             preview=lambda exact: preview_of(self._grant, held, exact=exact),

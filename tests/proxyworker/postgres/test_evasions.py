@@ -287,3 +287,18 @@ def test_a_grant_is_for_the_settings_that_the_session_began_with(
         grant_last(gate)
         assert codes(other.ask(statement)) == ["42501"]
     assert count() == 3
+
+
+@pytest.mark.parametrize("is_extended", [False, True])
+@pytest.mark.usefixtures("deferring")
+def test_approvers_see_the_text_of_what_is_executed(gate: RunningGate, table: str, *, is_extended: bool) -> None:
+    prepared = f"PREPARE p AS DELETE FROM {table} WHERE id = 2"
+    with RawClient(gate) as client:
+        send_all(client, prepared)
+        one = "EXECUTE p"
+        client.ask_extended(parse(one), bind(), execute()) if is_extended else client.ask(query(one))
+        (asked,) = gate.control.approvals[gate.held()[0]]
+    assert asked.intent.text.startswith(one)
+    assert prepared in asked.intent.text
+    assert asked.intent.text_bytes == len(asked.intent.text.encode())
+    assert one in [intent.text for intent, _ in gate.operations]  # the record has what the agent sent
