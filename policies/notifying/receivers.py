@@ -11,6 +11,7 @@ from django.conf import settings
 from django.dispatch import receiver
 from django.urls import reverse
 
+from controlplane.visible import visible
 from policies.access import people_who_review
 from policies.approvals import signals
 from policies.approvals.access import people_asked, url_of
@@ -107,7 +108,7 @@ def _announce(
         title=title,
         url=url_of(request.pk),
         facts=[*_facts(request), *(also or [])],
-        text=request.text,
+        text=visible(request.text),
         subject_id=request.pk,
         is_open=request.is_pending,
         recipients=people_asked(request) if request.is_pending else (),
@@ -130,4 +131,4 @@ def _facts(request: ApprovalRequest) -> list[tuple[str, str]]:
         ("Reason", request.rule_reason),
         ("Until", f"{request.expires_at:%Y-%m-%d %H:%M} UTC" if request.is_pending else ""),
     ]
-    return [(name, text) for name, text in facts if text]
+    return [(name, visible(text, is_line=True)) for name, text in facts if text]

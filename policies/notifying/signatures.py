@@ -47,8 +47,10 @@ def check_slack(body: bytes, *, signature: str, timestamp: str, signing_secret: 
         raise BadCallback("not signed by Slack, or too old")
 
 
-def check_teams(body: bytes, *, authorization: str, security_token: str) -> None:
-    """Whether the body was signed with the outgoing webhook's token. Raises `BadCallback`."""
+def check_teams(body: bytes, *, authorization: str, security_token: str) -> str:
+    """Whether the body was signed with the outgoing webhook's token. Returns the signature in the one form that it has,
+    however it was written. Raises `BadCallback`.
+    """
     scheme, _, shown = authorization.partition(" ")
     try:
         key = base64.b64decode(security_token, validate=True)
@@ -57,6 +59,7 @@ def check_teams(body: bytes, *, authorization: str, security_token: str) -> None
         raise BadCallback("no signature of Teams' form") from None
     if scheme != "HMAC" or not hmac.compare_digest(told, hmac.new(key, body, hashlib.sha256).digest()):
         raise BadCallback("not signed by Teams")
+    return told.hex()
 
 
 def check_age(timestamp: str, *, now: float) -> None:

@@ -117,10 +117,10 @@ def teams(request: HttpRequest, channel: NotificationChannel, body: bytes, now: 
     if not token:
         raise BadCallback("this channel takes no callbacks")
     authorization = request.headers.get("authorization", "")
-    signatures.check_teams(body, authorization=authorization, security_token=token)
+    signature = signatures.check_teams(body, authorization=authorization, security_token=token)
     activity = json.loads(body)
     signatures.check_age(str(activity.get("timestamp", "")), now=now.timestamp())
-    _refuse_replay(channel, authorization)
+    _refuse_replay(channel, signature)
     speaker = speaker_of(channel, str(activity.get("from", {}).get("aadObjectId", "")))
     said = _MENTION.sub("", str(activity.get("text", ""))).replace("&nbsp;", " ")
     return JsonResponse({"type": "message", "text": run_command(speaker, said, now=now)})

@@ -135,3 +135,14 @@ def test_the_preview_is_asked_for_once(acme: Site) -> None:
     assert "The worker was asked" in post(client, request, "preview", exact="1")
     with scope(tenant=acme.tenant):
         assert ApprovalRequest.objects.get(pk=request.pk).preview_is_exact
+
+
+def test_what_an_approver_reads_is_the_whole_and_in_its_order(acme: Site) -> None:
+    hidden = {"value": "x" * 7_000 + "' OR true --", "binary": False, "truncated_bytes": 0}
+    request = acme.open("DELETE FROM orders WHERE id = $1 -- \u202e 1 = di DNA", parameters=[hidden])
+    client = browser(acme.people["ada"])
+    for page in (reverse("approvals"), reverse("approval", args=[request.pk])):
+        shown = client.get(page).content.decode()
+        assert "\u202e" not in shown
+        assert "⟨U+202E⟩" in shown
+    assert "&#x27; OR true --" in shown

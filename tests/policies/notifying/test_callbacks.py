@@ -6,6 +6,7 @@ import base64
 import hashlib
 import hmac
 import json
+import string
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -225,6 +226,27 @@ def test_a_callback_that_is_replayed_does_nothing(acme: Site, slack: Notificatio
         for _ in range(2)
     ]
     assert statuses == [200, 401]
+
+
+def test_a_replay_is_one_however_its_signature_is_written(acme: Site, teams: NotificationChannel) -> None:
+    body = json.dumps({"text": "help", "from": {"aadObjectId": "a"}, "timestamp": timezone.now().isoformat()})
+    told = hmac.new(base64.b64decode(SECURITY_TOKEN), body.encode(), hashlib.sha256).digest()
+    signature = base64.b64encode(told).decode()
+    # The last character before the padding has two bits that mean nothing.
+    written = (f"{signature[:-2]}{one}=" for one in string.ascii_letters + string.digits + "+/")
+    same = next(one for one in written if one != signature and base64.b64decode(one) == told)
+    statuses = [
+        Client()
+        .post(
+            f"/hooks/teams/{teams.pk}/",
+            body,
+            content_type="application/json",
+            headers={"Authorization": f"HMAC {written}"},
+        )
+        .status_code
+        for written in (signature, f" {signature}", same, signature)
+    ]
+    assert statuses == [200, 401, 401, 401]
 
 
 def test_a_channel_that_is_off_or_of_another_kind_or_none_takes_nothing(
