@@ -1,4 +1,4 @@
-"""Where everything is: the admin, REST with its OpenAPI page, the health probes, and what the apps serve beside."""
+"""Where everything is: the admin, REST with its OpenAPI page, a page for agents, probes, and what the apps serve."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitVie
 from rest_framework.permissions import AllowAny
 from rest_framework.routers import SimpleRouter
 
-from controlplane import health
+from controlplane import for_agents, health
 from controlplane.discovery import modules_named
 
 router = SimpleRouter()
@@ -33,6 +33,7 @@ urlpatterns = [
     *(path("", include(urls)) for urls in modules_named("urls")),
     path("admin/", admin.site.urls),
     path("api/v1/", include((v1, "v1"))),
+    path("llms.txt", for_agents.llms_txt),
     path("healthz", health.alive),
     path("readyz", health.ready),
 ]

@@ -6,10 +6,13 @@ import re
 from unittest import mock
 
 import pytest
+from django.conf import settings
 from django.core.cache import cache
 from django.db import OperationalError, connection
 from django.test import Client
 from redis.exceptions import ConnectionError as RedisConnectionError
+
+from proxyworker.postgres import errors
 
 
 def test_it_is_alive_without_asking_anybody() -> None:
@@ -78,3 +81,28 @@ def test_a_sign_in_by_password_leads_to_the_admin_whatever_the_case_of_the_addre
     assert client.post("/admin/login/", {**body, "password": "wrong"}).status_code == 200
     assert client.post("/admin/login/", body).headers["Location"] == "/admin/"
     assert client.get("/admin/").status_code == 200
+
+
+def test_each_endpoint_says_what_it_does_and_each_filter_what_it_compares() -> None:
+    document = Client().get("/api/v1/schema/", headers={"Accept": "application/json"}).json()
+    assert "application/problem+json" in document["info"]["description"]
+    described = {tag["name"] for tag in document["tags"] if tag["description"]}
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
+            assert operation["summary"], path
+            assert set(operation["tags"]) <= described, path
+            assert all(one.get("description") for one in operation.get("parameters", ()) if one["in"] == "query"), path
+
+
+def test_agents_find_a_page_of_their_own_with_our_address() -> None:
+    answer = Client().get("/llms.txt")
+    page = answer.content.decode()
+    assert (answer.status_code, answer["Content-Type"]) == (200, "text/plain; charset=utf-8")
+    assert f"{settings.NARROWGATE.public_url}/oauth/token" in page
+    assert "https://gate.example.com" not in page
+    constants = vars(errors).items()
+    said = {code for name, code in constants if name.isupper() and re.fullmatch("[0-9A-Z]{5}", str(code))}
+    said -= {errors.SUCCESSFUL_COMPLETION, errors.PROTOCOL_VIOLATION}
+    untold = {code for code in said if f"`{code}`" not in page}
+    assert said
+    assert not untold

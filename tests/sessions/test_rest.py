@@ -249,3 +249,13 @@ def test_a_session_says_who_where_and_when(acme: Site, rows: dict[str, Any]) -> 
     assert (row["agent"], row["target"], row["worker"], row["state"]) == ("reporter", "shop", "edge", "live")
     assert (row["operation_count"], row["client_address"]) == (4, "127.0.0.1:50000")
     assert row["opened_at"].startswith(f"{AT:%Y-%m-%d}")
+
+
+def test_a_list_refuses_a_parameter_that_it_does_not_know(acme: Site) -> None:
+    client = signed_in(person(acme.tenant, Role.AUDITOR))
+    assert client.get("/api/v1/sessions/?agent__name=reporter&search=psql&ordering=-granted_at").status_code == 200
+    refused = client.get("/api/v1/sessions/?agent=reporter")
+    assert refused.status_code == 400
+    [problem] = refused.json()["errors"]
+    assert problem["field"] == "agent"
+    assert "agent__name" in problem["problem"]
