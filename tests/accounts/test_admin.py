@@ -8,7 +8,7 @@ from uuid import uuid4
 
 import pytest
 from django.contrib import admin
-from django.test import Client
+from django.test import Client, RequestFactory
 from django.utils import timezone
 from django_scopes import scope, scopes_disabled
 
@@ -420,3 +420,24 @@ def test_every_page_of_ours_is_for_everybody_by_role_and_other_pages_are_gone(op
         model.__name__ for model, page in admin.site._registry.items() if not isinstance(page, TenantModelAdmin)
     ]
     assert strangers == []
+
+
+def test_nobody_finds_out_a_hash_by_filtering(acme: Site) -> None:
+    client = signed_in(acme.people[Role.ADMIN])
+    assert client.get(url("user"), {"email__startswith": "o"}).status_code == 200
+    for lookup in ("password__startswith", "password__regex", "password"):
+        assert client.get(url("user"), {lookup: "s"}).status_code == 400
+
+
+def test_no_page_filters_by_a_field_that_holds_a_secret(acme: Site) -> None:
+    request = RequestFactory().get("/")
+    request.user = acme.people[Role.OWNER]
+    hidden = [
+        (page, field.name)
+        for model, page in admin.site._registry.items()
+        for field in model._meta.concrete_fields
+        if re.search("password|sealed|digest|verifier", field.name)
+    ]
+    assert ("agenttoken", "digest") in {(page.opts.model_name, name) for page, name in hidden}
+    for page, name in hidden:
+        assert not page.lookup_allowed(f"{name}__startswith", "x", request), (page, name)
