@@ -125,6 +125,11 @@ class TenantModelAdmin(ModelAdmin):
 
     # -- changes
 
+    def get_deleted_objects(self, objs: Any, request: HttpRequest) -> tuple[Any, Any, set[str], Any]:
+        """What would go with a row, which is for the action to refuse: pages of what goes along offer no deletion."""
+        deleted, counts, _, protected = super().get_deleted_objects(objs, request)
+        return deleted, counts, set(), protected
+
     def save_model(self, request: HttpRequest, obj: Any, form: forms.ModelForm[Any], change: bool) -> None:
         """Save by the action; nothing else writes."""
         del form, change

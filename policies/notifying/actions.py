@@ -296,9 +296,16 @@ def _keep_attempt(
 def make_link_code(user: User, *, tenant: Tenant, now: datetime) -> str:
     """A code that links the person's chat account; it is good once, for ten minutes."""
     code = secrets.token_hex(6)
-    with scope(tenant=tenant.pk):
-        ChatLinkCode.objects.create(
-            tenant=tenant, user=user, digest=_code_digest(code), expires_at=now + LINK_CODE_LIFETIME
+    expires_at = now + LINK_CODE_LIFETIME
+    with transaction.atomic(), scope(tenant=tenant.pk):
+        ChatLinkCode.objects.create(tenant=tenant, user=user, digest=_code_digest(code), expires_at=expires_at)
+        append_entry(
+            tenant=tenant,
+            kind="chat_identity.code_made",
+            acting_user=user,
+            subject=f"user:{user}",
+            before=None,
+            after={"expires_at": expires_at},
         )
     return code
 

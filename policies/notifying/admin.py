@@ -195,6 +195,14 @@ class ChatIdentityAdmin(TenantModelAdmin):
         """By a code that is said in the chat."""
         return False
 
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:  # noqa: ARG002  # Django's signature
+        """It is what the chat said."""
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Whoever sees it may unlink it."""
+        return self.has_view_permission(request, obj)
+
     def delete_row(self, request: HttpRequest, row: ChatIdentity, *, acting_user: Any) -> None:
         """By the action."""
         del request
