@@ -73,6 +73,7 @@ class Hazard(StrEnum):
 
     UPDATE_WITHOUT_WHERE = "update_without_where"
     DELETE_WITHOUT_WHERE = "delete_without_where"
+    WHERE_ALWAYS_TRUE = "where_always_true"
     MULTI_STATEMENT = "multi_statement"
     SCHEMA_CHANGE = "schema_change"
     DROP = "drop"

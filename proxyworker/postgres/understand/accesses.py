@@ -17,8 +17,11 @@ MAX_COLUMNS: Final = 200
 
 #: Hazards that don't hang on what constants a text has.
 _SAME_FOR_ALL_CONSTANTS: Final = frozenset(
-    {Hazard.UPDATE_WITHOUT_WHERE, Hazard.DELETE_WITHOUT_WHERE, Hazard.MULTI_STATEMENT, Hazard.CATALOG}
-)
+    {
+        Hazard.UPDATE_WITHOUT_WHERE, Hazard.DELETE_WITHOUT_WHERE, Hazard.WHERE_ALWAYS_TRUE, Hazard.MULTI_STATEMENT,
+        Hazard.CATALOG,
+    }
+)  # fmt: skip
 _KINDS_WITH_TEMPLATE: Final = frozenset(
     {Kind.SELECT, Kind.INSERT, Kind.UPDATE, Kind.DELETE, Kind.MERGE, Kind.LOCK, Kind.EXPLAIN, Kind.CURSOR}
 )
@@ -68,6 +71,7 @@ class Accesses:
         self.moves_names = False
         self.moves_values = False
         self.moves_back = False
+        self._hangs_on_constants = False
 
     def add(self, kind: Kind, name: str = NOTHING) -> dict[str, None]:
         """This is done to that. Returns its columns, to be added to. Raises `TooMuch`."""
@@ -87,6 +91,10 @@ class Accesses:
     def hazard(self, *hazards: Hazard) -> None:
         """This is dangerous about it."""
         self._hazards.update(dict.fromkeys(hazards))
+
+    def hang_on_constants(self) -> None:
+        """With other constants in the text, other hazards might have been found."""
+        self._hangs_on_constants = True
 
     def forget(self, *hazards: Hazard) -> None:
         """It isn't, after all."""
@@ -151,6 +159,7 @@ class Accesses:
             all(kind in _KINDS_WITH_TEMPLATE for kind, _ in self._columns)
             and _SAME_FOR_ALL_CONSTANTS.issuperset(self._hazards)
             and not self.executes
+            and not self._hangs_on_constants
         )
 
     def take_as_explained(self) -> None:
@@ -158,7 +167,7 @@ class Accesses:
         columns, self._columns = self._columns, {}
         for (kind, name), named in columns.items():
             self.add(Kind.CALL if kind == Kind.CALL else Kind.EXPLAIN, name).update(named)
-        self.forget(Hazard.UPDATE_WITHOUT_WHERE, Hazard.DELETE_WITHOUT_WHERE)
+        self.forget(Hazard.UPDATE_WITHOUT_WHERE, Hazard.DELETE_WITHOUT_WHERE, Hazard.WHERE_ALWAYS_TRUE)
 
     def take(self, other: Accesses) -> None:
         """All that gathered there is here too."""
@@ -166,6 +175,7 @@ class Accesses:
             self.add(Kind(kind), name).update(named)
         self._hazards.update(other._hazards)
         self.executes.update(other.executes)
+        self._hangs_on_constants = self._hangs_on_constants or other._hangs_on_constants
         self.is_pure = self.is_pure and other.is_pure
         self.has_effect = self.has_effect or other.has_effect
         self.moves_names = self.moves_names or other.moves_names

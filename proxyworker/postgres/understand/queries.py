@@ -15,6 +15,7 @@ from proxyworker.postgres.understand.catalog import relation_name
 from proxyworker.postgres.understand.functions import FIELDS
 from proxyworker.postgres.understand.scope import STAR, Columns, Scope
 from proxyworker.postgres.understand.tree import Node
+from proxyworker.postgres.understand.truth import Truth, restricts
 
 _NOTHING_HIDDEN: Final[frozenset[str]] = frozenset()
 
@@ -118,8 +119,7 @@ class Queries:
         scope = self._target_scope(node["relation"], parent, inner)
         quals = self._from(node.get("fromClause", ()), scope)
         self._expressions([*_of(node, "targetList", "whereClause"), *quals], scope)
-        if not _restricts(node.get("whereClause")):
-            self._accesses.hazard(Hazard.UPDATE_WITHOUT_WHERE)
+        self._restriction(node["relation"], [node.get("whereClause")], Hazard.UPDATE_WITHOUT_WHERE)
         self._returning(node, scope)
         self._note_reads(schema, name, scope)
 
@@ -131,8 +131,7 @@ class Queries:
         scope = self._target_scope(node["relation"], parent, inner)
         quals = self._from(node.get("usingClause", ()), scope)
         self._expressions([*_of(node, "whereClause"), *quals], scope)
-        if not _restricts(node.get("whereClause")):
-            self._accesses.hazard(Hazard.DELETE_WITHOUT_WHERE)
+        self._restriction(node["relation"], [node.get("whereClause")], Hazard.DELETE_WITHOUT_WHERE)
         self._returning(node, scope)
         self._note_reads(schema, name, scope)
 
@@ -143,7 +142,8 @@ class Queries:
         self._accesses.relation(Kind.MERGE, schema, name)
         scope = self._target_scope(node["relation"], parent, inner)
         quals = self._from([node["sourceRelation"]], scope)
-        self._expressions([*_of(node, "joinCondition"), *quals], scope)
+        join = node["joinCondition"]
+        self._expressions([join, *quals], scope)
         for item in node.get("mergeWhenClauses", ()):
             when = item["MergeWhenClause"]
             match when.get("commandType"):
@@ -152,8 +152,10 @@ class Queries:
                     self._note_columns(columns, when.get("targetList"))
                 case "CMD_UPDATE":
                     self._note_targets(Kind.UPDATE, schema, name, when.get("targetList", ()))
+                    self._restriction(node["relation"], [join, when.get("condition")], Hazard.UPDATE_WITHOUT_WHERE)
                 case "CMD_DELETE":
                     self._accesses.relation(Kind.DELETE, schema, name)
+                    self._restriction(node["relation"], [join, when.get("condition")], Hazard.DELETE_WITHOUT_WHERE)
             self._expressions(_of(when, "condition", "targetList", "values"), scope)
         self._returning(node, scope)
         self._note_reads(schema, name, scope)
@@ -231,6 +233,18 @@ class Queries:
         scope = Scope(parent, hidden)
         scope.add(relation_name(schema, name), node.get("alias", {}).get("aliasname", name), {})
         return scope
+
+    def _restriction(self, relation: Node, conditions: Sequence[Node | None], without: Hazard) -> None:
+        """Whether all of the relation's rows are changed: no condition stands there, or all hold for every row."""
+        truth = Truth(relation)
+        written = [condition for condition in conditions if condition is not None]
+        hold = [truth.of(condition) is True for condition in written]
+        if truth.hangs_on_constants:
+            self._accesses.hang_on_constants()
+        if all(hold) and written:
+            self._accesses.hazard(Hazard.WHERE_ALWAYS_TRUE)
+        if all(is_true or not restricts(condition) for is_true, condition in zip(hold, written, strict=True)):
+            self._accesses.hazard(without)
 
     def _note_reads(self, schema: str, name: str, scope: Scope) -> None:
         """Whatever the statement has read of its own target is a select of it."""
@@ -366,20 +380,6 @@ def _sorts_by(item: Node) -> str | None:
     """The bare name that is sorted by. It is the output column of that name, if there is one ("ORDER BY Clause")."""
     fields = item["SortBy"]["node"].get("ColumnRef", {}).get("fields", ())
     return fields[0]["String"]["sval"] if len(fields) == 1 and "String" in fields[0] else None
-
-
-def _restricts(where: Any) -> bool:
-    """Whether a WHERE hangs on the row at all: `WHERE true` and `WHERE 1 = 1` don't."""
-    waiting = [where]
-    while waiting:
-        part = waiting.pop()
-        if isinstance(part, list):
-            waiting += part
-        elif isinstance(part, dict):
-            if not part.keys().isdisjoint(("ColumnRef", "CurrentOfExpr", "SubLink")):
-                return True
-            waiting += part.values()
-    return False
 
 
 def _setting(node: Node) -> tuple[str, str] | None:
