@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 from collections.abc import Callable, Iterator
 from typing import Final
 from uuid import UUID
@@ -30,6 +31,7 @@ TICKET_SECONDS: Final = 600
 MAX_SEGMENT_INDEX: Final = 65_535
 _SALT: Final = "narrowgate.segment.v1"
 _CHUNK_BYTES: Final = 64 * 1024
+_PATH: Final = re.compile(r"/link/v1/segments/([^/?]+)/")
 
 
 class Ticket(msgspec.Struct, frozen=True):
@@ -82,6 +84,15 @@ def offer_upload(worker: LinkedWorker, frame: RequestUpload) -> UploadTicket | R
 def read_ticket(signed: str) -> Ticket:
     """Raises `BadSignature` for anything that isn't a ticket of ours, and for one that is over."""
     return msgspec.convert(signing.loads(signed, salt=_SALT, max_age=TICKET_SECONDS), Ticket)
+
+
+def allowed_bytes(path: str) -> int:
+    """What may be sent to a path: what its ticket says, nothing where there is none."""
+    found = _PATH.fullmatch(path)
+    try:
+        return 0 if found is None else read_ticket(found[1]).size_bytes
+    except (signing.BadSignature, msgspec.ValidationError):
+        return 0
 
 
 def keep_segment(ticket: Ticket, read: Callable[[int], bytes]) -> None:

@@ -18,7 +18,7 @@ from proxyworker.contract import MAX_SEGMENT_BYTES, RefusalCode, Refused, Reques
 from sessions.errors import PeerFault
 from sessions.models import ContentSegment
 from sessions.storage import DurableFileSystemStorage
-from sessions.uploads import MAX_SEGMENT_INDEX, TICKET_SECONDS, offer_upload
+from sessions.uploads import MAX_SEGMENT_INDEX, TICKET_SECONDS, allowed_bytes, offer_upload
 from tests.sessions.conftest import Site
 
 CONTENT = b"NGS1" + bytes(range(256)) * 700
@@ -104,6 +104,15 @@ def test_a_forged_or_late_ticket_is_no_ticket(acme: Site, client: Client, folder
     with time_machine.travel(timezone.now().timestamp() + TICKET_SECONDS + 1):
         assert put(client, url) == 404
     assert files(folder) == []
+
+
+def test_so_many_bytes_are_taken_in_as_the_ticket_says_and_none_without(acme: Site) -> None:
+    url = ticket(acme, request(acme.session().pk))
+    assert allowed_bytes(url) == len(CONTENT)
+    for other in ("/", "/api/v1/agents/", f"{url}x", f"{url[:-2]}/", "/link/v1/segments/", f"/x{url}"):
+        assert allowed_bytes(other) == 0
+    with time_machine.travel(timezone.now().timestamp() + TICKET_SECONDS + 1):
+        assert allowed_bytes(url) == 0
 
 
 def test_a_ticket_is_for_putting_only(acme: Site, client: Client) -> None:
