@@ -124,6 +124,10 @@ class User(AbstractBaseUser):
         super().clean()
         self.email = self.email.lower()
 
+    def get_full_name(self) -> str:
+        """The name, where pages ask for one; empty when nobody has said it."""
+        return self.name
+
     @property
     def is_staff(self) -> bool:
         """Every active person may open the admin; it shows them what their roles permit."""

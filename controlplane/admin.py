@@ -6,6 +6,7 @@ hold the page's power, and `ReadOnlyTenantAdmin` is for what nobody changes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar, Final, cast
 from uuid import UUID
 
@@ -17,6 +18,7 @@ from django.contrib.auth.base_user import AbstractBaseUser
 from django.core.exceptions import ValidationError
 from django.db import models
 from django.http import Http404, HttpRequest, HttpResponse
+from django.utils.text import capfirst
 from unfold.admin import ModelAdmin
 
 from controlplane.authority import Power, authority_of
@@ -40,6 +42,8 @@ class TenantModelAdmin(ModelAdmin):
     tenant_id_path: ClassVar[str] = "tenant_id"
     #: Said where the list is empty: what would be in it, and what to do.
     empty_text: ClassVar[str] = ""
+    #: What the search's field says; empty: by the names of what is searched.
+    search_help_text: str = ""
 
     list_per_page = ROWS_PER_PAGE
     list_fullwidth = True
@@ -48,6 +52,11 @@ class TenantModelAdmin(ModelAdmin):
     warn_unsaved_form = True
     compressed_fields = True
     action_form = ActionForm
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        if not self.search_help_text and self.search_fields:
+            self.search_help_text = f"Search by {_say_fields(self.search_fields)}"
 
     def save_row(self, request: HttpRequest, row: Any, *, acting_user: AbstractBaseUser) -> None:
         """Save by the app's action."""
@@ -86,6 +95,11 @@ class TenantModelAdmin(ModelAdmin):
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """As for a change, where the page offers deletion at all."""
         return self.can_delete and self.has_change_permission(request, obj)
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        """The list, called what it lists; Django's own title tells people to select one."""
+        title = capfirst(self.opts.verbose_name_plural)
+        return cast("HttpResponse", super().changelist_view(request, {"title": title, **(extra_context or {})}))
 
     def get_list_display(self, request: HttpRequest) -> Any:
         """Without the tenant, for whoever knows one only."""
@@ -216,6 +230,13 @@ def writable_tenants(request: HttpRequest, power: Power | None) -> models.QueryS
 def _knows_several(request: HttpRequest) -> bool:
     authority = authority_of(request)
     return authority.is_operator or len(authority.roles) > 1
+
+
+def _say_fields(paths: Sequence[str]) -> str:
+    """Such as "name, agent or token id" for `name`, `agent__name` and `token_id`."""
+    said = dict.fromkeys(path.removesuffix("__name").rpartition("__")[2].replace("_", " ") for path in paths)
+    *others, last = said
+    return f"{', '.join(others)} or {last}" if others else last
 
 
 def _filtered(one: Any) -> Any:

@@ -308,7 +308,7 @@ class SessionRefusalAdmin(ReadOnlyTenantAdmin):
 class JournalBatchAdmin(ReadOnlyTenantAdmin):
     """The records as the workers wrote them: what statements are an index of."""
 
-    list_display = ("created_at", "worker", "journal", "first_seq", "last_seq", "size", "chain", "tenant")
+    list_display = ("created_at", "worker", "short_journal", "first_seq", "last_seq", "size", "short_chain", "tenant")
     list_filter = (("created_at", RangeDateTimeFilter), ("tenant", AutocompleteSelectFilter))
     list_filter_submit = True
     list_select_related = ("tenant", "journal__worker")
@@ -326,6 +326,16 @@ class JournalBatchAdmin(ReadOnlyTenantAdmin):
     def worker(self, batch: JournalBatch) -> str:
         """Whose journal."""
         return batch.journal.worker.name
+
+    @display(description="journal", ordering="journal")
+    def short_journal(self, batch: JournalBatch) -> str:
+        """Enough of its id to tell it from others."""
+        return str(batch.journal.journal_id)[:8]
+
+    @display(description="hash chain after")
+    def short_chain(self, batch: JournalBatch) -> str:
+        """Enough of it to compare; the batch's page has all."""
+        return f"{self.chain(batch)[:16]}…"
 
     @display(description="stored")
     def size(self, batch: Any) -> str:

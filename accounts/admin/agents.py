@@ -64,6 +64,9 @@ class AgentAdmin(TenantModelAdmin):
     list_filter_submit = True
     list_select_related = ("tenant", "sponsor")
     search_fields = ("name", "description")
+    empty_text = (
+        "An agent is a program that reaches targets through the gate. Add one, then issue it a token or set up a trust."
+    )
     autocomplete_fields = ("sponsor",)
     formfield_overrides = {ArrayField: {"widget": ArrayWidget}}
     ordering = ("name",)

@@ -32,6 +32,7 @@ class OAuthClientAdmin(TenantModelAdmin):
     list_filter_submit = True
     list_select_related = ("tenant", "agent")
     search_fields = ("client_id", "label", "agent__name")
+    empty_text = "A client gets short tokens for its agent at /oauth/token. Make one by the button above."
     fields = ("tenant", "agent", "client_id", "authentication", "public_keys", "label", "is_active", "last_used_at")
     readonly_fields = ("tenant", "agent", "client_id", "authentication", "public_keys", "last_used_at")
     actions_list = ("make_client",)
@@ -103,6 +104,7 @@ class ServiceTokenAdmin(TokenAdmin):
     list_display = ("token_id", "purpose", "tenant", "label", "state", "expires_at", "last_used_at")
     list_select_related = ("tenant",)
     search_fields = ("token_id", "label")
+    empty_text = "Service tokens are for machines that look after the set-up: a directory (SCIM), or introspection."
     fields = ("tenant", "purpose", "token_id", "label", "state", "expires_at", "revoked_at", "last_used_at")
     readonly_fields = fields
     actions_list = ("make_token",)

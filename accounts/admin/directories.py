@@ -25,6 +25,7 @@ class ScimUserAdmin(TenantModelAdmin):
     list_filter_submit = True
     list_select_related = ("tenant",)
     search_fields = ("user_name", "external_id")
+    empty_text = "People whom your directory sends by SCIM are listed here."
     fields = ("tenant", "user_name", "external_id", "is_active", "is_deleted", "has_given_role")
 
 
@@ -39,6 +40,7 @@ class ScimGroupAdmin(TenantModelAdmin):
     list_filter_submit = True
     list_select_related = ("tenant",)
     search_fields = ("display_name", "external_id")
+    empty_text = "Groups that your directory sends by SCIM are listed here; each can give a role."
     fields = ("tenant", "display_name", "external_id", "role")
     readonly_fields = ("tenant", "display_name", "external_id")
 

@@ -78,6 +78,10 @@ class IdentityProviderAdmin(TenantModelAdmin):
     list_filter_submit = True
     list_select_related = ("tenant",)
     search_fields = ("name", "slug", "issuer")
+    empty_text = (
+        "With your organisation's OpenID Connect or SAML provider, people sign in as they do elsewhere, and "
+        "its groups give roles."
+    )
     ordering = ("name",)
     inlines = (RoleMappingInline,)
     formfield_overrides = {ArrayField: {"widget": ArrayWidget}}
@@ -157,6 +161,7 @@ class FederatedIdentityAdmin(ReadOnlyTenantAdmin):
     list_filter_submit = True
     list_select_related = ("tenant", "provider", "user")
     search_fields = ("subject", "user__email")
+    empty_text = "Whoever has signed in by an identity provider is listed here."
     fields = ("tenant", "provider", "user", "subject", "groups", "last_sign_in_at")
 
     @display(description="groups", label=True)

@@ -113,6 +113,10 @@ class OidcTrustAdmin(TenantModelAdmin):
     list_filter_submit = True
     list_select_related = ("tenant",)
     search_fields = ("name", "issuer", "audience")
+    empty_text = (
+        "A trust has the tokens of a provider (GitHub Actions, Kubernetes, your own …) stand for agents. "
+        "Begin with a preset."
+    )
     ordering = ("name",)
     inlines = (TrustRuleInline,)
     actions_list = ("use_preset",)

@@ -40,8 +40,9 @@ class EntryAdmin(ReadOnlyTenantAdmin):
         label=VERB_LABELS,
     )
     def kind_label(self, entry: Entry) -> tuple[str, str]:
-        """The kind, coloured by its verb."""
-        return entry.kind.rpartition(".")[2], entry.kind
+        """The kind, coloured by its verb. Of a verb without a colour Unfold shows the first of the two."""
+        verb = entry.kind.rpartition(".")[2]
+        return (verb if verb in VERB_LABELS else entry.kind), entry.kind
 
     @display(description="before")
     def before_text(self, entry: Entry) -> SafeString | str:

@@ -62,6 +62,7 @@ class PolicyDraftAdmin(ReadOnlyTenantAdmin):
     list_filter_submit = True
     list_select_related = ("tenant", "policy__current", "author", "reviewer", "base", "version")
     search_fields = ("policy__name", "message", "author__email")
+    empty_text = "A draft begins with Edit the rules, on a policy's page."
     ordering = ("-updated_at",)
     actions_detail = ("edit", "simulate", "propose", "review", "publish", "update_base", "discard")
 

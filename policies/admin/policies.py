@@ -39,6 +39,7 @@ class PolicyAdmin(TenantModelAdmin):
     list_filter_submit = True
     list_select_related = ("tenant", "current")
     search_fields = ("name", "description")
+    empty_text = "What no rule allows is denied: without a policy nobody is let in. Add one, then edit its rules."
     ordering = ("name",)
     inlines = (PolicyVersionInline,)
     fields = ("tenant", ("name", "is_active"), "description")

@@ -91,6 +91,7 @@ class ApprovalFlowAdmin(TenantModelAdmin):
     list_filter_submit = True
     list_select_related = ("tenant",)
     search_fields = ("name", "description")
+    empty_text = "A flow says who has to say yes to what a rule requires an approval for."
     ordering = ("name",)
     fieldsets = (
         (None, {"fields": ("tenant", ("name", "is_active"), "description")}),
@@ -175,6 +176,7 @@ class ApprovalRequestAdmin(ReadOnlyTenantAdmin):
     list_filter_submit = True
     list_select_related = ("tenant", "agent", "target")
     search_fields = ("text", "agent__name", "target__name", "id")
+    empty_text = "What an agent asked people for is listed here, with who said what."
     ordering = ("-created_at",)
     date_hierarchy = "created_at"
     inlines = (ApprovalVoteInline,)
@@ -296,6 +298,7 @@ class ApprovalGrantAdmin(ReadOnlyTenantAdmin):
     list_filter_submit = True
     list_select_related = ("tenant", "agent", "target")
     search_fields = ("agent__name", "target__name")
+    empty_text = "A yes that covers more than one operation, or that waits for its operation, is listed here."
     ordering = ("-created_at",)
     fields = (
         "tenant", "state", "request", "scope", "agent", "target", "flow", "policy_version", "uses", "uses_left",

@@ -37,6 +37,7 @@ class BudgetAdmin(ReadOnlyTenantAdmin):
     list_filter_submit = True
     list_select_related = ("tenant", "agent", "target")
     search_fields = ("rule", "agent__name", "target__name")
+    empty_text = "What is used of a rule's limit is listed here, once somebody has used some of it."
     ordering = ("-last_used_at",)
     actions_detail = ("reset",)
     fields = (("tenant", "rule"), ("whom", "per"), "used", "held", "resets", "last_used_at")

@@ -67,6 +67,9 @@ class NotificationChannelAdmin(TenantModelAdmin):
     list_filter_submit = True
     list_select_related = ("tenant",)
     search_fields = ("name", "address")
+    empty_text = (
+        "Without a channel nobody is told that an approval waits: e-mail, Slack, Microsoft Teams, or a signed webhook."
+    )
     readonly_fields = ("entered_there",)
     actions_detail = ("renew_secret",)
     fieldsets = (
@@ -162,6 +165,7 @@ class NotificationAdmin(ReadOnlyTenantAdmin):
     list_filter_submit = True
     list_select_related = ("tenant", "channel")
     search_fields = ("subject_id", "channel__name")
+    empty_text = "What was told on a channel is listed here, with each try."
     fields = ("tenant", "channel", "event", "subject_id", "shown_state", "attempts", "due_at", "payload", "created_at")
     readonly_fields = fields
     inlines = (DeliveryAttemptInline,)
@@ -181,6 +185,7 @@ class ChatIdentityAdmin(TenantModelAdmin):
     list_display = ("user", "channel", "tenant", "external_id", "created_at")
     list_select_related = ("tenant", "channel", "user")
     search_fields = ("external_id", "user__email")
+    empty_text = "Whoever wants to decide in a chat links their account there, once."
     fields = ("tenant", "user", "channel", "external_id", "created_at")
     readonly_fields = fields
     actions_list = ("link_account",)

@@ -147,6 +147,7 @@ class SimulationAdmin(RunAdmin):
     list_filter_submit = True
     list_select_related = ("tenant", "policy", "requested_by")
     search_fields = ("policy__name",)
+    empty_text = "A simulation is begun on a draft's page: it decides what agents did as if the draft applied."
     ordering = ("-created_at",)
 
     def shown(self, run: Simulation) -> dict[str, Any]:
@@ -205,6 +206,7 @@ class SuggestionAdmin(RunAdmin):
     list_filter_submit = True
     list_select_related = ("tenant", "agent", "requested_by")
     search_fields = ("agent__name",)
+    empty_text = "A suggestion is the smallest policy that would have allowed what an agent did."
     ordering = ("-created_at",)
     actions_list = ("suggest",)
     actions_detail = ("draft",)

@@ -124,6 +124,7 @@ class KillOrderAdmin(ReadOnlyTenantAdmin):
     list_filter_submit = True
     list_select_related = ("tenant", "agent", "target", "session__agent", "session__target", "ordered_by")
     search_fields = ("reason", "agent__name", "target__name")
+    empty_text = "Stop now, on the page of an agent, a target or a tenant, and End the session, leave an order here."
     ordering = ("-ordered_at",)
     inlines = (KilledSessionInline,)
     actions_list = ("stop_everything",)

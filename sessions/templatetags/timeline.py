@@ -18,7 +18,17 @@ def duration(microseconds: int) -> str:
         return f"{microseconds} µs"
     if microseconds < 1_000_000:
         return f"{microseconds / 1_000:.1f} ms"
-    return f"{microseconds / 1_000_000:,.2f} s"
+    if microseconds < 120_000_000:
+        return f"{microseconds / 1_000_000:.2f} s"
+    minutes, seconds = divmod(microseconds // 1_000_000, 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours:,} h {minutes:02} min" if hours else f"{minutes} min {seconds:02} s"
+
+
+@register.filter
+def words(name: str) -> str:
+    """A name of ours, such as "issued_token", as words."""
+    return name.replace("_", " ")
 
 
 @register.filter

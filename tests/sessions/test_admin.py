@@ -179,3 +179,12 @@ def test_a_session_shows_what_waits_for_approval_and_what_became_of_the_rest(acm
     told = auditor.get(f"/api/v1/operations/{operation.pk}/").json()
     assert (told["approval_state"], told["approval_id"]) == ("granted", str(operation.approval_id))
     assert "granted</a>" in auditor.get(url("operation", operation.pk, "change")).content.decode()
+
+
+def test_a_list_is_called_what_it_lists_and_says_what_is_searched_and_what_would_be_there(acme: Site) -> None:
+    page = signed_in(person(acme.tenant, Role.OWNER)).get(url("sessionrefusal")).content.decode()
+    assert re.search(r"<title>\s*Refused attempts \| Narrowgate\s*</title>", page)
+    assert "Agent, target, address, or words of the reason" in page
+    assert "No refused attempts yet" in page
+    nothing = signed_in(person(acme.tenant, Role.ADMIN)).get(url("target"), {"q": "unheard-of"}).content.decode()
+    assert "Nothing here matches" in nothing
