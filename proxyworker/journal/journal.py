@@ -325,6 +325,11 @@ class Journal:
     def _request_sync(self) -> None:
         if not self._is_syncing and self.failed is None:
             self._is_syncing = True
+            # At the end of this turn of the loop: what other sessions write in it is served by the same sync.
+            self._loop.call_soon(self._send_request)
+
+    def _send_request(self) -> None:
+        if self.failed is None:
             self._requested = self._end
             self._sync.request()
 
