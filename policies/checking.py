@@ -19,6 +19,7 @@ from policies.engine import PolicyError
 from policies.engine.beside import check_beside
 from policies.engine.check import Finding, Known, check_policy
 from policies.engine.columns import labels_asked_for
+from policies.filters import findings_of_filters
 from policies.models import Policy
 from targets.access import labels_of_targets
 from targets.models import Target
@@ -36,7 +37,11 @@ def findings_of(tenant_id: UUID, data: Any) -> list[Finding]:
         return [Finding(field=error.field, problem=error.problem, fix=error.fix)]
     known = known_of(tenant_id)
     labels = labels_of_targets(tenant_id) if labels_asked_for(policy) else {}
-    return [*findings_of_limits(policy, known.targets or {}, labels), *check_policy(policy, known=known)]
+    return [
+        *findings_of_limits(policy, known.targets or {}, labels),
+        *findings_of_filters(policy),
+        *check_policy(policy, known=known),
+    ]
 
 
 def warnings_of(policy: Policy, data: Any) -> list[Finding]:
