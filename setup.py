@@ -6,9 +6,11 @@ Each is one .py file that also runs interpreted; its C types stand beside it in 
 from Cython.Build import cythonize
 from setuptools import setup
 
-COMPILED = ["proxyworker/wire/postgres/scan.py"]
+COMPILED = ["proxyworker/wire/postgres/rows.py", "proxyworker/wire/postgres/scan.py"]
 
 setup(
     packages=[],
-    ext_modules=cythonize(COMPILED, build_dir="build", compiler_directives={"language_level": 3}),
+    ext_modules=cythonize(
+        COMPILED, build_dir="build", compiler_directives={"language_level": 3, "annotation_typing": False}
+    ),
 )

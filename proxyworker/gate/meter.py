@@ -15,16 +15,15 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from math import inf
 from typing import TYPE_CHECKING, Final, Protocol
 
-import structlog
-
 from policies.engine import LimitOf, LimitPer
 from proxyworker.contract import Amounts
 from proxyworker.errors import BudgetRefused, LinkUnavailable
+from proxyworker.gate.distinct import SharedValuePool, ValuePool, ValuesLink, ValueWatch, worst
+from proxyworker.gate.verdicts import ASK_SECONDS, RECHECK_SECONDS, WHOM, Exhausted, Waiting, unknown
 from proxyworker.net.tasks import spawn
 
 if TYPE_CHECKING:
@@ -35,10 +34,6 @@ if TYPE_CHECKING:
 SHARE: Final = 20
 #: What was used is reported this often, and a lease that nobody uses is given back after twice that.
 REPORT_SECONDS: Final = 5.0
-#: Agents wait for the answer, at most so long.
-ASK_SECONDS: Final = 5.0
-#: After a no, the control plane isn't asked again for so long: whoever is refused comes back at once.
-RECHECK_SECONDS: Final = 1.0
 #: At a worker's end, for the last reports.
 CLOSE_SECONDS: Final = 1.0
 
@@ -48,10 +43,8 @@ _ALL: Final = range(len(_MEASURES))
 _SHOWN: Final = (1, 2)
 _NOTHING: Final = Amounts()
 
-_log = structlog.get_logger(__name__)
 
-
-class BudgetLink(Protocol):
+class BudgetLink(ValuesLink, Protocol):
     """What is asked of the link."""
 
     async def reserve_budget(
@@ -68,51 +61,50 @@ class BudgetLink(Protocol):
         """Raises `BudgetRefused` or `LinkUnavailable`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Exhausted:
-    """A limit allows no more now. Both texts may be shown to the agent."""
-
-    message: str
-    hint: str
-
-
-@dataclass(frozen=True, slots=True)
-class Waiting:
-    """The control plane was asked what is left. `then` calls back, never at once, when asking again makes sense."""
-
-    then: Callable[[Callable[[], None]], None]
-
-
 class Charge:
     """What one operation has taken, and goes on taking. `rows` and `bytes` gather until `settle`.
 
-    `statement_seconds`: how long it may run, 0 for as long as it takes; `seconds_rule` says so.
+    `statement_seconds`: how long it may run, 0 for as long as it takes; `seconds_rule` says so. `values`: the budgets
+    of distinct values; what becomes of those, `watch` sees, which is the protocol's.
     """
 
-    __slots__ = ("_pools", "bytes", "rows", "seconds_rule", "statement_seconds")
+    __slots__ = ("_pools", "bytes", "rows", "seconds_rule", "statement_seconds", "values", "watch")
 
-    def __init__(self, pools: Sequence[_Pool], *, statement_seconds: int, seconds_rule: str) -> None:
+    def __init__(
+        self,
+        pools: Sequence[_Pool],
+        *,
+        statement_seconds: int,
+        seconds_rule: str,
+        values: Sequence[ValuePool] = (),
+    ) -> None:
         self._pools = pools
+        self.values = values
+        self.watch: ValueWatch | None = None
         self.statement_seconds = statement_seconds
         self.seconds_rule = seconds_rule
         self.rows = 0
         self.bytes = 0
         for pool in pools:
             pool.hold()
+        for one in values:
+            one.hold()
 
     def settle(self) -> Exhausted | Waiting | None:
         """Take what was shown. None: it may go on."""
         rows, size, self.rows, self.bytes = self.rows, self.bytes, 0, 0
         for pool in self._pools:
             pool.use(0, rows, size)
-        return _worst(self._pools, _SHOWN)
+        return worst(pool.check(_SHOWN) for pool in self._pools)
 
     def close(self) -> None:
         """The operation is over."""
         for pool in self._pools:
             pool.use(0, self.rows, self.bytes)
             pool.let_go()
-        self._pools = ()
+        for one in self.values:
+            one.let_go()
+        self._pools = self.values = ()
 
 
 class Budgets:
@@ -122,6 +114,7 @@ class Budgets:
         self.link = link
         self.clock = clock
         self._pools: dict[tuple[str, ...], _Leased] = {}
+        self._values: dict[tuple[str, ...], SharedValuePool] = {}
         self._timer: asyncio.TimerHandle | None = None
 
     def meter(self, grant: SessionGrant) -> Meter:
@@ -130,14 +123,22 @@ class Budgets:
 
     def pool(self, rule: str, limit: Limit, grant: SessionGrant) -> _Pool:
         """The budget that the session shares in."""
-        agent = grant.principal.id if limit.of in (LimitOf.AGENT, LimitOf.AGENT_ON_TARGET) else ""
-        target = grant.target.id if limit.of in (LimitOf.TARGET, LimitOf.AGENT_ON_TARGET) else ""
-        key = (rule, limit.per.value, limit.of.value, agent, target)
+        key = _key(rule, limit, grant)
         pool = self._pools.get(key)
         if pool is None:
             pool = self._pools[key] = _Leased(self, rule, limit)
-            if self._timer is None:
-                self._timer = asyncio.get_running_loop().call_later(REPORT_SECONDS, self._tick)
+            self._start()
+        pool.follow(limit)
+        pool.session_id = grant.session_id
+        return pool
+
+    def values(self, rule: str, limit: Limit, grant: SessionGrant) -> ValuePool:
+        """The budget of distinct values that the session shares in."""
+        key = _key(rule, limit, grant)
+        pool = self._values.get(key)
+        if pool is None:
+            pool = self._values[key] = SharedValuePool(self.link, self.clock, rule, limit)
+            self._start()
         pool.follow(limit)
         pool.session_id = grant.session_id
         return pool
@@ -150,6 +151,10 @@ class Budgets:
         if tasks:
             await asyncio.wait(tasks, timeout=CLOSE_SECONDS)
 
+    def _start(self) -> None:
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(REPORT_SECONDS, self._tick)
+
     def _tick(self) -> None:
         for key, pool in list(self._pools.items()):
             if pool.is_idle:
@@ -157,8 +162,12 @@ class Budgets:
                 del self._pools[key]
             else:
                 pool.renew()
-        loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(REPORT_SECONDS, self._tick) if self._pools else None
+        for key, values in list(self._values.items()):
+            if values.is_idle:
+                del self._values[key]
+        self._timer = None
+        if self._pools or self._values:
+            self._start()
 
 
 class Meter:
@@ -168,32 +177,39 @@ class Meter:
         self._budgets = budgets
         self._grant = grant
         self._own: dict[str, _Pool] = {}
+        self._own_values: dict[str, ValuePool] = {}
 
     def admit(self, obligations: Sequence[Obligation]) -> Charge | Exhausted | Waiting | None:
         """Take one operation from each budget that these rules set; None: they set none. A refusal takes nothing."""
         pools: list[_Pool] = []
+        values: list[ValuePool] = []
         seconds, seconds_rule = 0, ""
         for obligation in obligations:
             limit = obligation.limit
             if limit is None:
                 continue
-            if limit.distinct:
-                return Exhausted(
-                    f"rule {obligation.rule!r} limits distinct values, which this gate can't count yet",
-                    "Ask an administrator; retrying will not help.",
-                )
             if limit.statement_seconds and (not seconds or limit.statement_seconds < seconds):
                 seconds, seconds_rule = limit.statement_seconds, obligation.rule
             if limit.operations or limit.rows or limit.bytes:
                 pools.append(self._pool(obligation.rule, limit))
-        if not pools and not seconds:
+            if limit.distinct:
+                values.append(self.values_of(obligation.rule, limit))
+        if not pools and not values and not seconds:
             return None
-        problem = _worst(pools, _ALL)
+        problem = worst([*(pool.check(_ALL) for pool in pools), *(pool.ready() for pool in values)])
         if problem is not None:
             return problem
         for pool in pools:
             pool.use(1, 0, 0)
-        return Charge(pools, statement_seconds=seconds, seconds_rule=seconds_rule)
+        return Charge(pools, statement_seconds=seconds, seconds_rule=seconds_rule, values=values)
+
+    def values_of(self, rule: str, limit: Limit) -> ValuePool:
+        """The rule's budget of distinct values."""
+        if limit.per is not LimitPer.SESSION:
+            return self._budgets.values(rule, limit, self._grant)
+        own = self._own_values.setdefault(rule, ValuePool(rule, limit))
+        own.follow(limit)
+        return own
 
     def _pool(self, rule: str, limit: Limit) -> _Pool:
         if limit.per is not LimitPer.SESSION:
@@ -252,7 +268,7 @@ class _Pool:
 
     def _exhausted(self, out: int) -> Exhausted:
         caps, left = self._caps, self._left
-        what = f"{caps[out]:,} {_MEASURES[out]} per {self.limit.per.value} for {_WHOM[self.limit.of]}"
+        what = f"{caps[out]:,} {_MEASURES[out]} per {self.limit.per.value} for {WHOM[self.limit.of]}"
         state = "used up" if left[out] <= 0 else "leased out: other sessions are about to use what is left"
         told = ", ".join(f"{left[at]:,} of {caps[at]:,} {_MEASURES[at]}" for at in _ALL if caps[at])
         return Exhausted(f"the limit of {what} is {state} (rule {self.rule!r})", f"Left: {told}. {self._hint}")
@@ -349,9 +365,9 @@ class _Leased(_Pool):
                     self._start_lease()
                 await self._lease(wanted)
         except (LinkUnavailable, TimeoutError):
-            self._failure = _unknown(self.rule, "the gate has lost its control plane")
+            self._failure = unknown(self.rule, "the gate has lost its control plane")
         except BudgetRefused as error:
-            self._failure = _unknown(self.rule, error.refused.reason)
+            self._failure = unknown(self.rule, error.refused.reason)
         else:
             if wanted != _NOTHING:
                 self._out = frozenset(at for at in _ALL if self._caps[at] and self._used[at] >= self._granted[at])
@@ -381,27 +397,10 @@ class _Leased(_Pool):
         self._lapses_at = asked_at + lease.lasts_seconds
 
 
-_WHOM: Final = {
-    LimitOf.AGENT: "the agent",
-    LimitOf.TARGET: "the target",
-    LimitOf.AGENT_ON_TARGET: "the agent on the target",
-    LimitOf.RULE: "all together",
-}
-
-
-def _worst(pools: Sequence[_Pool], measures: Sequence[int]) -> Exhausted | Waiting | None:
-    """What keeps the operation back: a no before what isn't known."""
-    waiting: Waiting | None = None
-    for pool in pools:
-        found = pool.check(measures)
-        if isinstance(found, Exhausted):
-            return found
-        waiting = waiting or found
-    return waiting
-
-
-def _unknown(rule: str, why: str) -> Exhausted:
-    return Exhausted(f"what is left of the limit of rule {rule!r} isn't known: {why}", "Try again in a few seconds.")
+def _key(rule: str, limit: Limit, grant: SessionGrant) -> tuple[str, ...]:
+    agent = grant.principal.id if limit.of in (LimitOf.AGENT, LimitOf.AGENT_ON_TARGET) else ""
+    target = grant.target.id if limit.of in (LimitOf.TARGET, LimitOf.AGENT_ON_TARGET) else ""
+    return (rule, limit.per.value, limit.of.value, agent, target)
 
 
 def _amounts(amounts: Amounts) -> tuple[int, int, int]:

@@ -20,6 +20,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from enum import IntEnum
+from itertools import islice
 from typing import Final
 
 from proxyworker.contract import OutcomeStatus
@@ -48,13 +49,13 @@ class Step(IntEnum):
 
 
 class Expected:
-    """A step that waits for its answer. `on_done` hears whether it succeeded.
+    """A step that waits for its answer. `on_done` hears whether it succeeded, `on_described` of a RowDescription.
 
     `refusal`: the error that a REFUSAL says, with a ReadyForQuery behind it if `with_ready`. `rows`: rows since the
     last command tag.
     """
 
-    __slots__ = ("is_settled", "on_done", "operation", "refusal", "rows", "step", "with_ready")
+    __slots__ = ("is_settled", "on_described", "on_done", "operation", "refusal", "rows", "step", "with_ready")
 
     def __init__(
         self,
@@ -62,12 +63,14 @@ class Expected:
         operation: RecordedOperation | None = None,
         *,
         on_done: Callable[[bool], None] | None = None,
+        on_described: Callable[[bytes], None] | None = None,
         refusal: bytes = b"",
         with_ready: bool = False,
     ) -> None:
         self.step = step
         self.operation = operation
         self.on_done = on_done
+        self.on_described = on_described
         self.refusal = refusal
         self.with_ready = with_ready
         self.rows = 0
@@ -158,6 +161,17 @@ class Pipeline:
         """The target is about to answer a Sync: what fails now is the transaction that the Sync ends."""
         return bool(self._expected) and self._expected[0].step is Step.SYNC
 
+    @property
+    def ends_here(self) -> bool:
+        """Whether the agent expects nothing behind the first step but that the target is ready for queries."""
+        steps = [expected.step for expected in islice(self._expected, 2)]
+        return steps[:1] == [Step.QUERY] or steps[:1] == [Step.FUNCTION] or steps[1:] == [Step.SYNC]
+
+    @property
+    def describes_statement(self) -> bool:
+        """Whether the target describes a statement: the form of the values is then up to each execution."""
+        return bool(self._expected) and self._expected[0].on_described is not None
+
     def attach_first(self, operation: RecordedOperation) -> None:
         """The step that is being answered belongs to this operation, after all."""
         self.attach(self._expected[0], operation)
@@ -211,13 +225,15 @@ class Pipeline:
             if operation is not None and not operation.columns:
                 operation.columns = backend.parse_columns(data, start, end)
             if head.step is Step.DESCRIBE:
+                if head.on_described is not None:
+                    head.on_described(data[start:end])
                 self._done(succeeded=True)
         elif kind == backend.COMMAND_COMPLETE and head.step in (Step.QUERY, Step.EXECUTE):
             if operation is not None:
                 tag = backend.parse_command_tag(data, start, end)
                 operation.tags.append(tag)
                 # The tag counts rows again that were shown ("SELECT 3"), or rows that were not ("UPDATE 3", "COPY 3").
-                if head.rows == 0:
+                if head.rows == 0 and operation.status is OutcomeStatus.OK:
                     operation.rows += backend.rows_of_tag(tag)
                 head.rows = 0
             if head.step is Step.EXECUTE:

@@ -15,10 +15,11 @@ import msgspec
 from policies.engine import Kind
 from proxyworker.gate.approve import Preview
 from proxyworker.net.handshake import HandshakeProtocol, PeerGone
+from proxyworker.postgres.asking import Refused, ask
 from proxyworker.postgres.counting import Counted, NotCountable, count_of
-from proxyworker.postgres.errors import TargetBrokeProtocol, TargetError
+from proxyworker.postgres.errors import TargetError
 from proxyworker.postgres.upstream import connect
-from proxyworker.wire.postgres import backend, frontend
+from proxyworker.wire.postgres import frontend
 from proxyworker.wire.postgres.errors import WireError
 
 if TYPE_CHECKING:
@@ -31,9 +32,6 @@ STATEMENT_MILLISECONDS: Final = 5_000
 PREVIEW_SECONDS: Final = 20.0
 #: A plan is for people.
 MAX_PLAN_BYTES: Final = 64 * 1024
-#: One message, and the messages of one answer: a plan is one row.
-MAX_MESSAGE_BYTES: Final = 1024 * 1024
-MAX_MESSAGES: Final = 1_000
 
 _BEGIN: Final = (
     f"BEGIN READ ONLY; SET LOCAL statement_timeout = {STATEMENT_MILLISECONDS};"
@@ -48,10 +46,6 @@ _PLAIN_TABLES: Final = b"""
 _TEXT_OID: Final = 25
 
 
-class _Refused(Exception):
-    """The target said no."""
-
-
 async def preview_of(grant: SessionGrant, held: HeldOperation, *, exact: bool) -> Preview:
     """Find out what a held statement would touch. Never raises: what can't be told has its problem."""
     problem = _problem(held)
@@ -64,11 +58,11 @@ async def preview_of(grant: SessionGrant, held: HeldOperation, *, exact: bool) -
             parameters = {"application_name": "narrowgate preview", "client_encoding": "UTF8"}
             upstream = await connect(grant.target, grant.credential, parameters)
             handshake = upstream.handshake
-            await _ask(handshake, frontend.build_query(_BEGIN))
+            await ask(handshake, frontend.build_query(_BEGIN))
             return await (_estimate(handshake, held) if counted is None else _count(handshake, held, counted))
     except NotCountable as error:
         return Preview(problem=error.problem)
-    except _Refused as error:
+    except Refused as error:
         return Preview(problem=f"the target refused: {error}")
     except TimeoutError:
         return Preview(problem=f"it took longer than {PREVIEW_SECONDS:.0f} seconds")
@@ -94,7 +88,7 @@ def _problem(held: HeldOperation) -> str:
 
 async def _estimate(handshake: HandshakeProtocol, held: HeldOperation) -> Preview:
     text = b"EXPLAIN (FORMAT JSON) " + held.statement.text
-    rows = await _ask(handshake, frontend.build_unnamed(text, _types(held), held.parameters))
+    rows = await ask(handshake, frontend.build_unnamed(text, _types(held), held.parameters))
     plan = b"\n".join(row[0] or b"" for row in rows)
     shown = plan[:MAX_PLAN_BYTES].decode("utf-8", "replace")
     try:
@@ -107,7 +101,7 @@ async def _count(handshake: HandshakeProtocol, held: HeldOperation, counted: Cou
     names = (
         "{" + ",".join('"' + name.replace("\\", "\\\\").replace('"', '\\"') + '"' for name in counted.relations) + "}"
     )
-    plain = await _ask(handshake, frontend.build_unnamed(_PLAIN_TABLES, (), ((names.encode(), False),)))
+    plain = await ask(handshake, frontend.build_unnamed(_PLAIN_TABLES, (), ((names.encode(), False),)))
     if plain != [[b"t"]]:
         return Preview(problem="it reads views, or tables with row security, whose functions counting would run")
     types, values = list(_types(held)), list(held.parameters)
@@ -115,7 +109,7 @@ async def _count(handshake: HandshakeProtocol, held: HeldOperation, counted: Cou
     for index in range(len(values)):
         if index + 1 not in counted.parameters:  # named by the statement, but not by its count
             types[index], values[index] = _TEXT_OID, (None, False)
-    rows = await _ask(handshake, frontend.build_unnamed(counted.text, types, values))
+    rows = await ask(handshake, frontend.build_unnamed(counted.text, types, values))
     return Preview(rows=int(rows[0][0] or b"0"))
 
 
@@ -129,29 +123,3 @@ def _rows_of(plan: dict[str, Any]) -> int:
     while plan["Node Type"] in ("ModifyTable", "LockRows") and plan.get("Plans"):
         plan = plan["Plans"][0]
     return int(plan["Plan Rows"])
-
-
-async def _ask(handshake: HandshakeProtocol, question: bytes) -> list[list[bytes | None]]:
-    """Send, and return the rows up to ReadyForQuery. Raises `_Refused`, `TargetBrokeProtocol`, `PeerGone`."""
-    handshake.write(question)
-    rows: list[list[bytes | None]] = []
-    error: backend.ServerError | None = None
-    for _ in range(MAX_MESSAGES):
-        header = await handshake.read_exactly(5)
-        length = int.from_bytes(header[1:5], "big")
-        if not 4 <= length <= MAX_MESSAGE_BYTES:
-            raise TargetBrokeProtocol("a message of an impossible length")
-        frame = header + await handshake.read_exactly(length - 4)
-        if frame[0] == backend.DATA_ROW:
-            rows.append(backend.parse_row(frame))
-        elif frame[0] == backend.ERROR_RESPONSE:
-            error = error or backend.parse_error(frame, 0, len(frame))
-            if error.severity in ("FATAL", "PANIC"):
-                break
-        elif frame[0] == backend.READY_FOR_QUERY:
-            break
-    else:
-        raise TargetBrokeProtocol("an answer that does not end")
-    if error is not None:
-        raise _Refused(f"{error.message} ({error.code})")
-    return rows

@@ -14,7 +14,7 @@ import msgspec
 from policies.engine import Effect, Kind, Operation
 from policies.engine.operation import NOTHING
 from proxyworker.contract import OutcomeStatus
-from proxyworker.gate.meter import Exhausted, Waiting
+from proxyworker.gate.verdicts import Exhausted, Waiting
 from proxyworker.postgres.errors import INSUFFICIENT_PRIVILEGE, LIMIT_EXCEEDED, PROGRAM_LIMIT_EXCEEDED
 from proxyworker.postgres.held import HeldOperation, SessionState, combined, executed_by, refusal_of
 from proxyworker.postgres.names import UNNAMED, Names, Statement
@@ -28,8 +28,9 @@ from proxyworker.wire.postgres.errors import MalformedMessage
 if TYPE_CHECKING:
     from policies.engine import Decision
     from proxyworker.gate.decide import Decider
-    from proxyworker.gate.meter import Charge, Meter
+    from proxyworker.gate.meter import Charge
     from proxyworker.gate.record import RecordedOperation, SessionRecorder
+    from proxyworker.postgres.values import CountedValues
 
 #: Sent behind a message whose answer decides how the next one is understood: the target answers at once.
 FLUSH_MESSAGE: Final = b"H\x00\x00\x00\x04"
@@ -69,7 +70,7 @@ class Requests:
         *,
         recorder: SessionRecorder,
         decider: Decider,
-        meter: Meter,
+        meter: CountedValues,
         pipeline: Pipeline,
         on_barrier_over: Callable[[], None],
         on_charged: Callable[[RecordedOperation], None],
@@ -249,7 +250,7 @@ class Requests:
         if message.kind == frontend.STATEMENT:
             loose = self._loose_parse(message.name)
             if loose is not None:
-                expected = Expected(Step.DESCRIBE)
+                expected = Expected(Step.DESCRIBE, on_described=self._meter.describing(loose.statement))
                 self._pipeline.push(expected)
                 loose.steps.append(expected)
                 return True
@@ -267,7 +268,7 @@ class Requests:
         if decision.effect is Effect.DENY:
             self._deny(operation, decision, is_simple=False)
             return False
-        self._pipeline.push(Expected(Step.DESCRIBE, operation))
+        self._pipeline.push(Expected(Step.DESCRIBE, operation, on_described=self._meter.describing(statement)))
         return True
 
     def _execute(self, data: bytes, start: int, end: int) -> bool:
@@ -351,7 +352,7 @@ class Requests:
         held = self.held
         charge: Charge | Exhausted | None = None
         if decision.obligations and _may_pass_now(decision, held, granted_under) and not _is_free(facts.operation):
-            found = self._meter.admit(decision.obligations)
+            found = self._meter.admit(decision.obligations, statement, facts)
             if isinstance(found, Waiting):
                 self.waits_for_budget = True
                 found.then(self._budget_known)

@@ -43,9 +43,10 @@ from proxyworker.postgres.pipeline import ASYNCHRONOUS, Pipeline
 from proxyworker.postgres.preview import preview_of
 from proxyworker.postgres.requests import FLUSH_MESSAGE, Requests
 from proxyworker.postgres.upstream import Upstream, send_cancel
+from proxyworker.postgres.values import CountedValues
 from proxyworker.wire.postgres import backend, frontend
 from proxyworker.wire.postgres.errors import WireError
-from proxyworker.wire.postgres.gather import Gathered
+from proxyworker.wire.postgres.gather import UNTIL_KNOWN, Gathered, needed_for
 from proxyworker.wire.postgres.scan import FrameError, FrameScanner
 
 if TYPE_CHECKING:
@@ -114,10 +115,11 @@ class PostgresSession:
             on_known=self._budget_known,
             fail=self._fail,
         )
+        self._values = CountedValues(services.budgets.meter(grant), grant)
         self._requests = Requests(
             recorder=recorder,
             decider=self._decider,
-            meter=services.budgets.meter(grant),
+            meter=self._values,
             pipeline=self._pipeline,
             on_barrier_over=self._barrier_over,
             on_charged=self._cuts.begin,
@@ -389,15 +391,18 @@ class PostgresSession:
         spans = frames.scan(data)
         if frames.oversized:
             raise TargetBrokeProtocol("a message that is too long")
-        consumed = frames.consumed
-        out = self._shown_of(spans, data, consumed)
+        out, consumed = self._shown_of(spans, data, frames.consumed)
         if self._state is _State.CLOSED:
             return
-        self._target_gathered.keep(data[consumed:], frames.needed)
+        if consumed < frames.consumed:
+            self._keep_back(data[consumed:])
+        else:
+            self._target_gathered.keep(data[consumed:], frames.needed)
         self._release(out)
         if self._charged:
             charged, self._charged = self._charged, []
-            self._target_valve.set(Pressure.BUDGET, on=self._cuts.settle(charged))
+            waits = self._cuts.settle(charged) or self._cuts.waits_for_values
+            self._target_valve.set(Pressure.BUDGET, on=waits)
         if pipeline.is_at_rest:
             self._requests.at_rest()
         if self._is_holding:
@@ -405,13 +410,32 @@ class PostgresSession:
         if not pipeline.is_full:
             self._agent_valve.set(Pressure.PIPELINE, on=False)
 
-    def _shown_of(self, spans: Iterable[tuple[int, int, int, int]], data: bytes, consumed: int) -> bytes:
-        """Match the messages with what was asked, and record what the agent is shown: they, and what we say instead."""
+    def _keep_back(self, rows: bytes) -> None:
+        """These come again, with what comes next: their values aren't whole, or it isn't known whether they may go."""
+        self._target_frames.forget_run()
+        if self._cuts.waits_for_values:
+            self._target_gathered.keep(rows, UNTIL_KNOWN)
+            self._target_valve.set(Pressure.BUDGET, on=True)
+        else:
+            self._target_gathered.keep(rows, needed_for(rows))
+
+    def _values_known(self) -> None:
+        if self._state is not _State.CLOSED and self._cuts.waits_for_values:
+            self._cuts.waits_for_values = False
+            self._target_valve.set(Pressure.BUDGET, on=False)
+            self._target_gathered.hurry()
+            self._target_data(b"")
+
+    def _shown_of(self, spans: Iterable[tuple[int, int, int, int]], data: bytes, consumed: int) -> tuple[bytes, int]:
+        """Match the messages with what was asked, and record what the agent is shown: they, and what we say instead.
+
+        Returns that, and how much of the data it is made of.
+        """
         pipeline = self._pipeline
         edited: Edited | None = None
         shown_from = 0
         shown_for: RecordedOperation | None = None
-        for kind, start, end, count in spans:
+        for kind, start, end, count in self._cuts.looked_at(spans, data, consumed):
             if kind == backend.ERROR_RESPONSE:
                 self._error_ahead(data, start, end)
             operation = pipeline.current
@@ -433,7 +457,7 @@ class PostgresSession:
             if instead is not None:
                 edited = edited or Edited(data)
                 edited.put(start, end, instead)
-                if kind != backend.ERROR_RESPONSE:
+                if kind in (backend.DATA_ROW, backend.COPY_DATA):
                     continue
             if kind == backend.PARAMETER_STATUS:
                 self._requests.heed_setting(*backend.parse_parameter_status(data, start, end))
@@ -441,10 +465,11 @@ class PostgresSession:
             if pipeline.refusals and (said := self._take_refusals()):
                 edited = edited or Edited(data)
                 edited.put(end, end, said)
+        consumed = self._cuts.reached
         self._show(shown_for, data, shown_from, consumed)
         if edited is not None:
-            return edited.until(consumed)
-        return data if consumed == len(data) else data[:consumed]
+            return edited.until(consumed), consumed
+        return data if consumed == len(data) else data[:consumed], consumed
 
     def _error_ahead(self, data: bytes, start: int, end: int) -> None:
         self._requests.heed_error()
@@ -477,7 +502,9 @@ class PostgresSession:
 
     def _budget_known(self, operation: RecordedOperation) -> None:
         """It was asked what is left of a limit that a running statement has come to."""
-        if self._state is _State.OPEN:
+        if self._cuts.waits_for_values:
+            self._values_known()
+        elif self._state is _State.OPEN:
             self._target_valve.set(Pressure.BUDGET, on=self._cuts.settle([operation]))
 
     def _release(self, data: bytes) -> None:
@@ -536,6 +563,7 @@ class PostgresSession:
     def use_policy(self, policy: Policy) -> None:
         """See `gate.live.LiveSession`."""
         self._decider.use_policy(policy)
+        self._values.use_policy(policy)
 
     def cancel(self) -> None:
         """The agent asks to cancel what runs. The request is on record before the target hears of it."""
@@ -604,6 +632,8 @@ class PostgresSession:
         self._state = _State.DRAINING
         self._to_agent.shut()
         self._target_valve.set(Pressure.TRANSPORT | Pressure.RELEASE | Pressure.BUDGET, on=False)
+        self._cuts.nobody_sees()
+        self._values_known()
         self._to_target.put(frontend.TERMINATE_MESSAGE, 0)
         self._agent.close()
         self._drain_timer = self._loop.call_later(DRAIN_SECONDS, self._drain_over)

@@ -7,12 +7,21 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from hashlib import sha256
 from typing import Any
 
 from policies.budgets.counters import KEPT_SECONDS, LEASE_SECONDS, counters
 from policies.budgets.periods import period_at
 from policies.engine import Limit
-from proxyworker.contract import Amounts, BudgetLease, RefusalCode, Refused
+from proxyworker.contract import (
+    VALUE_BYTES,
+    Amounts,
+    BudgetLease,
+    RefusalCode,
+    Refused,
+    Secret,
+    ValuesCounted,
+)
 from proxyworker.errors import BudgetRefused
 
 
@@ -23,6 +32,7 @@ class CountedBudgets:
     clock: Callable[[], float] = time.time
     refuses: bool = False
     asked: list[dict[str, Any]] = field(default_factory=list)
+    counted: list[dict[str, Any]] = field(default_factory=list)
     _name: str = field(default_factory=lambda: secrets.token_hex(8))
 
     def reserve(
@@ -57,6 +67,23 @@ class CountedBudgets:
         )
         left = (max(0, cap - spent) for cap, spent in zip(_three(limits), _three(reserved.spent), strict=True))
         return BudgetLease(0, reserved.granted, Amounts(*left), counted.start, counted.end, LEASE_SECONDS)
+
+    def count(self, *, session_id: str, rule: str, limit: Limit, values: bytes) -> ValuesCounted:
+        """As `policies.budgets.actions.count`. Raises `BudgetRefused`."""
+        self.counted.append({"session_id": session_id, "rule": rule, "values": values})
+        if self.refuses:
+            raise BudgetRefused(Refused(0, RefusalCode.UNAVAILABLE, "what is left of the limit can't be counted now"))
+        period = period_at(limit.per, datetime.fromtimestamp(self.clock(), UTC))
+        digests = [values[at : at + VALUE_BYTES] for at in range(0, len(values), VALUE_BYTES)]
+        end = max(period.end, time.time() - KEPT_SECONDS + 600)
+        counted = counters().count(self._key(rule, period.start), digests, limit=limit.distinct, period_end=end)
+        key = Secret(sha256(f"{self._name} {rule}".encode()).hexdigest())
+        return ValuesCounted(0, counted.accepted, counted.used, key, period.start, period.end)
+
+    def distinct(self, rule: str, limit: Limit) -> int:
+        """How many values were shown in this period."""
+        period = period_at(limit.per, datetime.fromtimestamp(self.clock(), UTC))
+        return counters().distinct(self._key(rule, period.start))
 
     def spent(self, rule: str, limit: Limit) -> Amounts:
         """What workers have told in this period."""

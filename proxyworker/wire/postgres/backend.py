@@ -5,6 +5,7 @@ Parsers take a whole frame, header and all, as (buffer, start, end), and raise `
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -46,6 +47,9 @@ AUTH_CLEARTEXT: Final = b"R\x00\x00\x00\x08\x00\x00\x00\x03"
 
 #: Digits of a row count: nothing has a quadrillion rows, and a sum of such counts still fits 64 bits.
 MAX_ROW_DIGITS: Final = 15
+
+#: Behind a column's name: table OID, attribute number, type OID, size, modifier, format.
+_FIELD: Final = struct.Struct("!IhIhih")
 
 #: Transaction states in ReadyForQuery.
 IDLE: Final = ord("I")
@@ -154,6 +158,29 @@ def parse_columns(data: bytes, start: int, end: int) -> tuple[str, ...]:
     """The column names of a RowDescription."""
     frame = data[start:end]
     return _kept_columns(frame) if len(frame) <= MAX_KEPT_BYTES else _parse_columns(frame)
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A column of an answer: the table and attribute that it is of (0 for none), the OID of its type, its format."""
+
+    table: int
+    attribute: int
+    type: int
+    format: int
+
+
+def parse_fields(frame: bytes) -> tuple[Field, ...]:
+    """The columns of a RowDescription."""
+    _parse_columns(frame)  # what is no RowDescription ends here
+    at = HEADER_BYTES + 2
+    fields: list[Field] = []
+    while at < len(frame):
+        at = frame.index(b"\x00", at) + 1
+        table, attribute, kind, _, _, form = _FIELD.unpack_from(frame, at)
+        fields.append(Field(table, attribute, kind, form))
+        at += _FIELD.size
+    return tuple(fields)
 
 
 def parse_row(frame: bytes) -> list[bytes | None]:

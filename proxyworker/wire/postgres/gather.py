@@ -2,6 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Final
+
+from proxyworker.wire.postgres.scan import HEADER_BYTES
+
+#: More than will ever come: nothing is found before somebody hurries.
+UNTIL_KNOWN: Final = 2**62
+
+
+def needed_for(rest: bytes) -> int:
+    """How many bytes make the frame whole that this begins."""
+    return 1 + int.from_bytes(rest[1:HEADER_BYTES], "big") if len(rest) >= HEADER_BYTES else HEADER_BYTES
+
 
 class Gathered:
     """What a scanner left over of one read, until there is enough to find another frame."""
@@ -32,3 +44,7 @@ class Gathered:
             self._parts.append(rest)
             self._bytes = len(rest)
             self._needed = needed
+
+    def hurry(self) -> None:
+        """Whatever is there is enough now."""
+        self._needed = 0

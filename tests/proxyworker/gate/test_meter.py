@@ -22,7 +22,8 @@ from proxyworker.contract import (
 )
 from proxyworker.errors import LinkUnavailable
 from proxyworker.gate import meter as meter_module
-from proxyworker.gate.meter import SHARE, Budgets, Charge, Exhausted, Meter, Waiting
+from proxyworker.gate.meter import SHARE, Budgets, Charge, Meter
+from proxyworker.gate.verdicts import Exhausted, Waiting
 from tests.proxyworker.budgets import CountedBudgets
 from tests.proxyworker.records import AT
 
@@ -339,12 +340,6 @@ async def test_the_shortest_time_counts_and_needs_no_budget(worker: Worker, coun
     assert isinstance(charge, Charge)
     assert (charge.statement_seconds, charge.seconds_rule, counted.asked) == (5, "short", [])
     assert charge.settle() is None
-
-
-async def test_what_it_cannot_count_it_refuses(worker: Worker) -> None:
-    refused = worker.session().admit(limited(distinct=3))
-    assert isinstance(refused, Exhausted)
-    assert "distinct" in refused.message
 
 
 def test_amounts_are_in_the_order_of_the_measures() -> None:

@@ -44,6 +44,7 @@ from proxyworker.contract import (
     TlsFacts,
     TlsMode,
     UpstreamCredential,
+    ValuesCounted,
 )
 from proxyworker.errors import ApprovalRefused, LinkUnavailable, SessionRefused
 from proxyworker.gate import LiveSessions, Services
@@ -107,6 +108,8 @@ class ScriptedControlPlane:
     credential: UpstreamCredential
     limits: SessionLimits = field(default_factory=SessionLimits)
     rules: tuple[Rule, ...] = (EVERYTHING,)
+    #: Labels by the full names of columns.
+    labelled: dict[str, tuple[str, ...]] = field(default_factory=dict)
     lifetime_seconds: float = 3600.0
     #: Database logins by their ids, each with its password and salt; of any other the verifier is nobody's.
     logins: dict[str, tuple[str, bytes]] = field(default_factory=dict)
@@ -142,7 +145,7 @@ class ScriptedControlPlane:
             principal=Principal(id=str(uuid.UUID(int=2)), name="reporter", authenticated_by="issued_token"),
             target=self.endpoint,
             credential=self.credential,
-            policy=Policy(version="test@1", rules=self.rules),
+            policy=Policy(version="test@1", rules=self.rules, labelled={self.endpoint.name: self.labelled}),
             limits=self.limits,
             expires_at=time.time() + self.lifetime_seconds,
         )
@@ -166,6 +169,11 @@ class ScriptedControlPlane:
         if not self.has_link:
             raise LinkUnavailable("there is no link")
         return self.budgets.reserve(**asked)
+
+    async def count_values(self, **asked: Any) -> ValuesCounted:
+        if not self.has_link:
+            raise LinkUnavailable("there is no link")
+        return self.budgets.count(**asked)
 
     def withdraw_approval(self, approval_id: str, reason: str) -> bool:
         if self.has_link:

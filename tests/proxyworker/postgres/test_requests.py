@@ -33,6 +33,7 @@ from proxyworker.gate.record import SessionRecorder
 from proxyworker.postgres.names import TooManyNames
 from proxyworker.postgres.pipeline import NOT_EXECUTED, Pipeline
 from proxyworker.postgres.requests import Requests
+from proxyworker.postgres.values import CountedValues
 from proxyworker.wire.postgres import backend
 from proxyworker.wire.postgres.errors import MalformedMessage
 from tests.proxyworker.postgres.gate import EVERYTHING, RememberingJournal
@@ -103,7 +104,7 @@ class Play:
         self.requests = Requests(
             recorder=self._recorder,
             decider=self.decider,
-            meter=Budgets(Mock(spec=BudgetLink), lambda: AT).meter(grant),
+            meter=CountedValues(Budgets(Mock(spec=BudgetLink), lambda: AT).meter(grant), grant),
             pipeline=self.pipeline,
             on_barrier_over=self._count_barrier,
             on_charged=lambda _: pytest.fail("there is no limit"),
