@@ -42,6 +42,7 @@ KNOWN: Final = frozenset(
         "LINK_CA_FILE",
         "WORKER_NAME",
         "WORKER_STATE",
+        "WORKER_PROCESSES",
         "JOIN_TOKEN_FILE",
         "POSTGRES_LISTEN",
         "TLS_CERT_FILE",

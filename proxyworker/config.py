@@ -5,13 +5,14 @@ from __future__ import annotations
 import difflib
 import ipaddress
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Final, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
+from proxyworker.contract import MAX_PROCESSES
 from proxyworker.errors import ConfigError
 
 DEFAULT_JOURNAL_BOUND_BYTES: Final = 1024 * 1024 * 1024
@@ -26,6 +27,7 @@ _VARIABLES: Final = frozenset(
         "LINK_CA_FILE",
         "WORKER_NAME",
         "WORKER_STATE",
+        "WORKER_PROCESSES",
         "JOIN_TOKEN_FILE",
         "POSTGRES_LISTEN",
         "TLS_CERT_FILE",
@@ -36,6 +38,7 @@ _VARIABLES: Final = frozenset(
 #: Whatever begins so is meant for a worker, so an unknown one is a mistake.
 _FAMILIES: Final = tuple(f"NARROWGATE_{family}_" for family in ("LINK", "WORKER", "POSTGRES", "TLS", "JOURNAL"))
 E = TypeVar("E", bound=StrEnum)
+_PROCESS_FOLDER = re.compile(r"process-([1-9]\d?)")
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,98}[A-Za-z0-9])?")
 
 
@@ -58,7 +61,10 @@ class LogLevel(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """`link_origin` is where relative upload URLs lead: the link's scheme, as HTTP, with its host and port."""
+    """`link_origin` is where relative upload URLs lead: the link's scheme, as HTTP, with its host and port.
+
+    `process` is the number of this process, of `processes`; `folder` is where its journal and spool are.
+    """
 
     mode: Mode
     log_level: LogLevel
@@ -72,10 +78,17 @@ class Config:
     tls_cert_file: Path
     tls_key_file: Path
     journal_bound_bytes: int
+    processes: int
+    process: int
+
+    @property
+    def folder(self) -> Path:
+        """Process 0 has the worker's own, as a worker of one process always had."""
+        return self.state_folder / f"process-{self.process}" if self.process else self.state_folder
 
 
-def read_config(environ: Mapping[str, str]) -> Config:
-    """Raises `ConfigError`."""
+def read_config(environ: Mapping[str, str], *, process: int = 0) -> Config:
+    """For the process of that number. Raises `ConfigError`."""
     _refuse_unknown(environ)
     link_url = _required(environ, "LINK_URL", "Set it to wss://<control plane>/link/v1/")
     return Config(
@@ -91,7 +104,16 @@ def read_config(environ: Mapping[str, str]) -> Config:
         tls_cert_file=_file(environ, "TLS_CERT_FILE", "Set it to the gate's certificate, in PEM"),
         tls_key_file=_file(environ, "TLS_KEY_FILE", "Set it to the certificate's private key, in PEM"),
         journal_bound_bytes=_read_bound(environ),
+        processes=_read_processes(environ),
+        process=process,
     )
+
+
+def process_folders(state_folder: Path) -> Iterator[tuple[int, Path]]:
+    """The folders of processes beside 0 that there are, by number. Raises `OSError`."""
+    for path in state_folder.iterdir():
+        if match := _PROCESS_FOLDER.fullmatch(path.name):
+            yield int(match[1]), path
 
 
 def _refuse_unknown(environ: Mapping[str, str]) -> None:
@@ -172,6 +194,14 @@ def _read_bound(environ: Mapping[str, str]) -> int:
         raise ConfigError(variable, f"is {value!r}", "Give a number of bytes")
     if not MIN_JOURNAL_BOUND_BYTES <= int(value) <= MAX_JOURNAL_BOUND_BYTES:
         raise ConfigError(variable, f"is {value}", f"From {MIN_JOURNAL_BOUND_BYTES} to {MAX_JOURNAL_BOUND_BYTES}")
+    return int(value)
+
+
+def _read_processes(environ: Mapping[str, str]) -> int:
+    variable = "NARROWGATE_WORKER_PROCESSES"
+    value = environ.get(variable, "1")
+    if not (value.isascii() and value.isdigit() and len(value) < 3 and 1 <= int(value) <= MAX_PROCESSES):
+        raise ConfigError(variable, f"is {value!r}", f"Give a number from 1 to {MAX_PROCESSES}: one a processor")
     return int(value)
 
 

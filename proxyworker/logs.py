@@ -13,9 +13,18 @@ from proxyworker.config import LogLevel
 _QUIET = ("httpx", "httpcore", "websockets")
 
 
-def configure_logs(*, level: LogLevel, as_json: bool) -> None:
-    """Send everything, the libraries' own logs too, to stderr in one form."""
+def _telling(name: str, value: int) -> structlog.typing.Processor:
+    def tell(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+        event.setdefault(name, value)
+        return event
+
+    return tell
+
+
+def configure_logs(*, level: LogLevel, as_json: bool, process: int | None = None) -> None:
+    """Send everything, the libraries' own logs too, to stderr in one form. `process`: told in each line, if any."""
     shared: list[structlog.typing.Processor] = [
+        *([] if process is None else [_telling("process", process)]),
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]

@@ -1,4 +1,4 @@
-"""The worker, put together: configuration → identity → journal → link → shipper → listeners; and taken apart again."""
+"""A worker process, put together: configuration → identity → journal → link → shipper → listeners; and taken apart."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from policies.engine import Policy
 from proxyworker import postgres
+from proxyworker.adoption import Adoption
 from proxyworker.config import Config
-from proxyworker.contract import Heartbeat
+from proxyworker.contract import Heartbeat, Welcome
 from proxyworker.errors import ConfigError
 from proxyworker.gate.approve import Approvals
 from proxyworker.gate.content import ContentPress
@@ -29,6 +30,7 @@ from proxyworker.identity import Identity
 from proxyworker.journal import Journal, JournalFailed
 from proxyworker.journal.shipper import Shipper
 from proxyworker.link import Link
+from proxyworker.net.siblings import Siblings
 from proxyworker.net.tasks import spawn
 
 #: Sessions get this long to finish what they do, at the end.
@@ -45,17 +47,24 @@ _log = structlog.get_logger(__name__)
 class Worker:
     """One worker process, from its start to its end. Raises `WorkerError` or `OSError` while it is put together."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, siblings: Siblings) -> None:
+        self._siblings = siblings
         self._stop = asyncio.Event()
         self._failure: JournalFailed | None = None
         self._config = config
         self._gate_tls = _gate_tls(config)
-        identity = Identity(config.state_folder, name=config.name, join_token_file=config.join_token_file)
+        identity = Identity(
+            config.state_folder,
+            name=config.name,
+            join_token_file=config.join_token_file,
+            process=config.process,
+            processes=config.processes,
+        )
         link_tls = _link_tls(config)
         is_encrypted = config.link_url.startswith("wss:")
         self._link = Link(config.link_url, identity=identity, tls=link_tls if is_encrypted else None)
         self._journal = Journal.open(
-            config.state_folder / "journal",
+            config.folder / "journal",
             worker=config.name,
             bound_bytes=config.journal_bound_bytes,
             clock=time.time,
@@ -65,16 +74,17 @@ class Worker:
         self._shipper = Shipper(
             self._journal,
             link=self._link,
-            spool_folder=config.state_folder / "spool",
+            spool_folder=config.folder / "spool",
             client=self._client,
             origin=config.link_origin,
         )
+        self._adoption = Adoption(config, link=self._link, client=self._client)
         self._live = LiveSessions(time.time)
         self._approvals = Approvals(self._link, time.time)
         self._budgets = Budgets(self._link, time.time)
         self._press = ContentPress()
         self._journal.on_failure.append(self._on_journal_failure)
-        self._link.on_welcome = self._shipper.welcomed
+        self._link.on_welcome = self._on_welcome
         self._link.on_revoke = self._on_revoke
         self._link.on_policy = self._on_policy
         self._link.on_up = self._approvals.linked
@@ -89,6 +99,9 @@ class Worker:
             loop.add_signal_handler(number, self._stop.set)
         link = spawn("link", self._link.run())
         shipper = spawn("shipper", self._shipper.run())
+        # One of them has to take up what others left, and there always is a process 0.
+        adoption = [spawn("adoption", self._adoption.run())] if self._config.process == 0 else []
+        self._siblings.listen()
         services = Services(
             link=self._link,
             journal=self._journal,
@@ -97,6 +110,7 @@ class Worker:
             budgets=self._budgets,
             press=self._press,
             clock=time.time,
+            siblings=self._siblings,
         )
         try:
             listener = await postgres.serve(
@@ -112,9 +126,11 @@ class Worker:
             await self._budgets.close()
             await self._drain()
         finally:
-            for task in (shipper, link):
+            tasks = (*adoption, shipper, link)
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(shipper, link, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
+            self._siblings.close()
             await asyncio.to_thread(self._press.close)
             await self._client.aclose()
             if self._failure is None:
@@ -147,8 +163,13 @@ class Worker:
         _log.info("policy_changed", version=policy.version, sessions=self._live.count)
         self._live.use_policy(policy)
 
+    def _on_welcome(self, welcome: Welcome) -> None:
+        self._shipper.welcomed(welcome)
+        self._adoption.welcomed(welcome)
+
     def _vitals(self) -> Heartbeat:
-        return Heartbeat(sessions=self._live.count, journal_bytes=self._journal.unacknowledged_bytes)
+        journal_bytes = self._journal.unacknowledged_bytes + self._adoption.unacknowledged_bytes
+        return Heartbeat(sessions=self._live.count, journal_bytes=journal_bytes)
 
 
 async def _within(seconds: float, done: Awaitable[None]) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
+
+from proxyworker.net.siblings import Siblings
 
 if TYPE_CHECKING:
     from proxyworker.contract import Secret, SessionGrant, TlsFacts
@@ -48,3 +50,4 @@ class Services:
     budgets: Budgets
     press: ContentPress
     clock: Callable[[], float]
+    siblings: Siblings = field(default_factory=Siblings)

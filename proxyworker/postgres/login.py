@@ -72,7 +72,7 @@ class Login:
         self._services = services
         self._tls = tls
         self._binding = binding
-        self._keys = CancelKeys()
+        self._keys = CancelKeys(services.siblings)
 
     async def admit(self, raw: socket.socket, address: str) -> None:
         """Let the connection in as a session, or refuse it; one log line either way.
@@ -116,8 +116,7 @@ class Login:
             raise
 
     def _cancel(self, request: CancelRequest, connection: HandshakeProtocol | Connection, address: str) -> None:
-        if not self._keys.cancel(request.process_id, request.secret):
-            _refused(address, "a cancel request with an unknown key")
+        self._keys.cancel(request.process_id, request.secret, client=address)
         if isinstance(connection, HandshakeProtocol):
             connection.transport.close()
         else:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import struct
 import threading
 import uuid
 from collections.abc import AsyncIterator
@@ -16,6 +17,7 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
@@ -93,6 +95,8 @@ class ControlPlane:
     cut_after_batches: int | None = None
     #: Batches that are answered with what was held before: as if they had not come.
     ignored_batches: int = 0
+    #: Whether upload URLs are absolute: uploads have another port than links, and a real worker knows the link's.
+    uploads_elsewhere: bool = False
     #: Segments that are refused for good.
     refused_segments: set[tuple[str, int]] = field(default_factory=set)
     #: Uploads that fail before one succeeds.
@@ -101,8 +105,9 @@ class ControlPlane:
     slow_target: str = "slow"
     answer_now: asyncio.Event = field(default_factory=asyncio.Event)
     changed: asyncio.Condition = field(default_factory=asyncio.Condition)
-    #: Where granted sessions lead.
+    #: Where granted sessions lead: to one that asks for no password there, or to this one.
     target_port: int = 5432
+    target: tuple[TargetEndpoint, UpstreamCredential] | None = None
     port: int = 0
     upload_port: int = 0
 
@@ -128,6 +133,14 @@ class ControlPlane:
         """Return when so many records are held."""
         async with self.changed:
             await self.changed.wait_for(lambda: len(self.records) >= count)
+
+    async def is_signed_on(self, *processes: int) -> None:
+        """Return when each of these processes of a worker has signed on, once or more."""
+        async with self.changed:
+            await self.changed.wait_for(lambda: set(processes) <= self._signed_on())
+
+    def _signed_on(self) -> set[int]:
+        return {frame.process for frame in self.heard if isinstance(frame, Authenticate | Enrol)}
 
     async def is_settled(self, *, starts: int) -> None:
         """Return when a worker's last start is on record, of so many, and the end of everything before it."""
@@ -187,7 +200,8 @@ class ControlPlane:
         else:
             await self._refuse(socket, RefusalCode.BAD_SIGNATURE)
             return False
-        Ed25519PublicKey.from_public_bytes(key).verify(frame.signature, LINK_SIGNATURE_CONTEXT + nonce + key)
+        numbers = b"" if frame.processes == 1 else struct.pack(">HH", frame.process, frame.processes)
+        Ed25519PublicKey.from_public_bytes(key).verify(frame.signature, LINK_SIGNATURE_CONTEXT + nonce + key + numbers)
         self.workers[worker_id] = key
         self.join_tokens.discard(frame.join_token.value if isinstance(frame, Enrol) else "")
         acknowledged = {journal_id: held.seq for journal_id, held in self.journals.items()}
@@ -205,7 +219,8 @@ class ControlPlane:
             case OpenSession():
                 if frame.target == self.slow_target:
                     await self.answer_now.wait()
-                await socket.send(encode(grant_or_refuse(frame, target_port=self.target_port)))
+                answer = grant_or_refuse(frame, target_port=self.target_port)
+                await socket.send(encode(self._with_target(answer)))
             case RequestVerifier(request_id=request_id, login=login):
                 is_busy = login == "busy"
                 refused = Refused(request_id, RefusalCode.BUSY, "too many logins")
@@ -239,11 +254,17 @@ class ControlPlane:
             case _:
                 raise AssertionError(f"{type(frame).__name__} after signing on")
 
+    def _with_target(self, answer: SessionGrant | Refused) -> SessionGrant | Refused:
+        if self.target is None or isinstance(answer, Refused):
+            return answer
+        return msgspec.structs.replace(answer, target=self.target[0], credential=self.target[1])
+
     def _answer_upload(self, frame: RequestUpload) -> UploadTicket | Refused:
         if (frame.session_id, frame.index) in self.refused_segments:
             return Refused(request_id=frame.request_id, code=RefusalCode.DENIED, reason="another is kept")
         there = (frame.session_id, frame.index) in self.segments
-        url = "" if there else f"/segments/{frame.session_id}/{frame.index}/{frame.sha256.hex()}"
+        path = f"segments/{frame.session_id}/{frame.index}/{frame.sha256.hex()}"
+        url = "" if there else (self.origin if self.uploads_elsewhere else "/") + path
         return UploadTicket(request_id=frame.request_id, url=url, headers={"X-Test": "1"})
 
     async def _answer_approval(self, socket: ServerConnection, frame: RequestApproval) -> None:

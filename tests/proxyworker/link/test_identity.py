@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from proxyworker.contract import LINK_SIGNATURE_CONTEXT, LINK_VERSION, Authenticate, Challenge, Enrol
+from proxyworker.contract import LINK_SIGNATURE_CONTEXT, LINK_VERSION, Authenticate, Challenge, Enrol, encode
 from proxyworker.errors import IdentityError
 from proxyworker.identity import Identity
 from tests.proxyworker.records import session_id
@@ -56,6 +56,24 @@ def test_a_join_token_file_without_a_token_is_refused(identity: Identity, join_t
     join_token_file.write_text(token)
     with pytest.raises(IdentityError, match="holds no join token"):
         identity.answer(CHALLENGE)
+
+
+def test_a_process_signs_its_number_and_waits_until_the_first_has_enrolled(identity: Identity, tmp_path: Path) -> None:
+    third = Identity(tmp_path / "state", name="test-worker", join_token_file=None, process=2, processes=3)
+    with pytest.raises(IdentityError, match="process 0 has to"):
+        third.answer(CHALLENGE)
+    enrolment = identity.answer(CHALLENGE)
+    assert isinstance(enrolment, Enrol)
+    identity.enrolled(session_id(5))
+    answer = third.answer(CHALLENGE)
+    assert isinstance(answer, Authenticate)
+    assert (answer.worker_id, answer.process, answer.processes) == (session_id(5), 2, 3)
+    signed = LINK_SIGNATURE_CONTEXT + CHALLENGE.nonce + enrolment.public_key + b"\0\2\0\3"
+    Ed25519PublicKey.from_public_bytes(enrolment.public_key).verify(answer.signature, signed)
+
+
+def test_a_worker_of_one_process_signs_on_as_it_did_before_there_were_several(identity: Identity) -> None:
+    assert b"process" not in encode(identity.answer(CHALLENGE))
 
 
 def test_without_a_join_token_a_new_worker_says_what_it_needs(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from structlog.typing import EventDict
 
 from proxyworker.contract import OutcomeStatus, SessionLimits
 from proxyworker.gate import listener
-from proxyworker.postgres import login
+from proxyworker.postgres import keys, login
 from tests.proxyworker.postgres.gate import RunningGate, ScriptedControlPlane
 
 SSL_REQUEST = struct.pack("!II", 8, 80877103)
@@ -35,7 +35,7 @@ def captured() -> Iterator[list[EventDict]]:
     """What the ways in log meanwhile. Their loggers may be in use already, and then keep their configuration."""
     capture = structlog.testing.LogCapture()
     with pytest.MonkeyPatch.context() as patch:
-        for module in (login, listener):
+        for module in (login, listener, keys):
             patch.setattr(module, "_log", structlog.wrap_logger(None, processors=[capture]))
         yield capture.entries
 

@@ -40,7 +40,7 @@ async def run_worker(environ: dict[str, str], control_plane: ControlPlane) -> As
     """Starts a worker; kills, at the end, what still runs."""
     processes: list[Process] = []
 
-    async def run(**settings: str) -> Process:
+    async def run(*arguments: str, **settings: str) -> Process:
         environment = {
             "PATH": os.environ["PATH"],
             **environ,
@@ -48,7 +48,7 @@ async def run_worker(environ: dict[str, str], control_plane: ControlPlane) -> As
             **settings,
         }
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "proxyworker", env=environment, stderr=PIPE, stdout=PIPE
+            sys.executable, "-m", "proxyworker", *arguments, env=environment, stderr=PIPE, stdout=PIPE
         )
         processes.append(process)
         return process
@@ -60,11 +60,12 @@ async def run_worker(environ: dict[str, str], control_plane: ControlPlane) -> As
         await process.communicate()
 
 
-async def until_logged(process: Process, *events: bytes) -> None:
-    """Return when the worker has logged all of these."""
+async def until_logged(process: Process, *events: bytes, times: int = 1) -> None:
+    """Return when the worker has logged each of these so often."""
     assert process.stderr is not None
-    missing = set(events)
+    missing = dict.fromkeys(events, times)
     while missing:
         line = await process.stderr.readline()
         assert line, f"the worker ended without {missing}"
-        missing = {event for event in missing if event not in line}
+        left = {event: count - (event in line) for event, count in missing.items()}
+        missing = {event: count for event, count in left.items() if count}

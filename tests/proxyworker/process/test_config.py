@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from proxyworker.config import DEFAULT_JOURNAL_BOUND_BYTES, Mode, read_config
+from proxyworker.config import DEFAULT_JOURNAL_BOUND_BYTES, Mode, process_folders, read_config
 from proxyworker.errors import ConfigError
 
 
@@ -17,6 +17,18 @@ def test_a_whole_environment_is_read(environ: dict[str, str], tmp_path: Path) ->
     assert config.state_folder == tmp_path / "state"
     assert config.journal_bound_bytes == DEFAULT_JOURNAL_BOUND_BYTES
     assert config.link_ca_file is None
+    assert (config.processes, config.folder) == (1, tmp_path / "state")
+
+
+def test_each_process_has_a_folder_of_its_own_and_the_first_the_worker_s(
+    environ: dict[str, str], tmp_path: Path
+) -> None:
+    environ["NARROWGATE_WORKER_PROCESSES"] = "12"
+    folders = [read_config(environ, process=number).folder for number in (0, 1, 11)]
+    assert folders == [tmp_path / "state", tmp_path / "state" / "process-1", tmp_path / "state" / "process-11"]
+    for folder in (*folders, tmp_path / "state" / "process-01", tmp_path / "state" / "process-2.shipped"):
+        folder.mkdir(parents=True, exist_ok=True)
+    assert sorted(process_folders(tmp_path / "state")) == [(1, folders[1]), (11, folders[2])]
 
 
 def test_production_is_what_a_worker_runs_in_unless_told_otherwise(environ: dict[str, str]) -> None:
@@ -66,6 +78,11 @@ def test_it_listens_where_it_is_told(environ: dict[str, str], address: str) -> N
         ("NARROWGATE_JOURNAL_BOUND_BYTES", "1024"),
         ("NARROWGATE_WORKER_STATES", "/var/lib/narrowgate"),
         ("NARROWGATE_JOURNAL_BOUND", "1"),
+        ("NARROWGATE_WORKER_PROCESSES", "0"),
+        ("NARROWGATE_WORKER_PROCESSES", "65"),
+        ("NARROWGATE_WORKER_PROCESSES", "0002"),
+        ("NARROWGATE_WORKER_PROCESSES", "two"),
+        ("NARROWGATE_WORKER_PROCESSES", ""),
     ],
 )
 def test_what_is_unclear_is_refused_by_name_with_a_fix(environ: dict[str, str], variable: str, value: str) -> None:
