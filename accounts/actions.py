@@ -27,6 +27,7 @@ from accounts.models import (
     Tenant,
     TrustRule,
     User,
+    ledgers_of,
 )
 from accounts.oauth.models import OAuthClient
 from accounts.tokens import AGENT_PREFIX, API_PREFIX, NewToken, make_token
@@ -268,18 +269,11 @@ def _set_password(user: User, password: str) -> None:
     except ValidationError as error:
         raise ValidationError({"password": error.messages}) from None
     user.set_password(password)
+    user.is_password_told = True
 
 
 def _user_state(user: User | None) -> dict[str, Any] | None:
     return None if user is None else describe(user, _USER_FIELDS)
-
-
-def ledgers_of(user: User, *, is_operators: bool) -> list[Tenant | None]:
-    """Where a change of the person is told: each of their tenants, and the platform (None) as the last."""
-    with every_tenant():
-        memberships = user.memberships.select_related("tenant").order_by("tenant_id")
-        tenants = [membership.tenant for membership in memberships]
-    return [*tenants, None] if is_operators or not tenants else [*tenants]
 
 
 def _keep_token(

@@ -27,6 +27,8 @@ from accounts.tenancy import TenantOwned
 from accounts.tokens import DIGEST_CHARACTERS, ID_CHARACTERS
 from controlplane.authority import Role
 from controlplane.ledger.actions import append_entry
+from controlplane.origin import Channel, current_origin
+from controlplane.tenancy import every_tenant
 
 SLUG_PATTERN: Final = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z"
 AGENT_NAME_PATTERN: Final = r"^[a-z0-9]([a-z0-9._@-]{0,98}[a-z0-9])?\Z"
@@ -116,8 +118,28 @@ class User(AbstractBaseUser):
         ordering = ("email",)
         constraints = (models.CheckConstraint(name="user_email_is_lower_case", condition=Q(email=Lower("email"))),)
 
+    #: Whoever sets a password through `actions` tells of it; what Django's own page and command set is told by `save`.
+    is_password_told: bool = False
+
     def __str__(self) -> str:
         return self.email
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        """Save; a new password that nobody tells of is told in the same transaction."""
+        is_told = self.is_password_told or vars(self).get("_password") is None or self._state.adding
+        with transaction.atomic():
+            super().save(*args, **kwargs)
+            for ledger in () if is_told else ledgers_of(self, is_operators=self.is_superuser):
+                append_entry(
+                    tenant=ledger,
+                    kind="user.password_changed",
+                    # By the web people change their own: others' are set by `actions.save_user`.
+                    acting_user=None if current_origin().channel in (Channel.CLI, Channel.SYSTEM) else self,
+                    subject=f"user:{self}",
+                    before=None,
+                    after={"password": True},
+                )
+        self.is_password_told = False
 
     def clean(self) -> None:
         """Fold the address's case, so that one person has one account."""
@@ -163,6 +185,14 @@ class Membership(TenantOwned):
 
     def __str__(self) -> str:
         return f"{self.user} as {self.role} of {self.tenant}"
+
+
+def ledgers_of(user: User, *, is_operators: bool) -> list[Tenant | None]:
+    """Where a change of the person is told: each of their tenants, and the platform (None) as the last."""
+    with every_tenant():
+        memberships = user.memberships.select_related("tenant").order_by("tenant_id")
+        tenants = [membership.tenant for membership in memberships]
+    return [*tenants, None] if is_operators or not tenants else [*tenants]
 
 
 class Agent(TenantOwned):

@@ -10,7 +10,7 @@ from django.db.models import Q
 from django.utils import timezone
 
 from accounts import actions
-from accounts.models import User
+from accounts.models import User, ledgers_of
 from accounts.oauth.actions import forget_assertions
 from accounts.signin import sessions
 from controlplane.authority import Role
@@ -50,7 +50,7 @@ def alert_break_glass(*, user_id: str, method: str, address: str) -> int:
     if not settings.NARROWGATE.smtp_url:
         return 0
     with every_tenant():
-        ledgers = actions.ledgers_of(user, is_operators=user.is_superuser)
+        ledgers = ledgers_of(user, is_operators=user.is_superuser)
         concerned = Q(memberships__tenant__in=[tenant for tenant in ledgers if tenant], memberships__role=Role.OWNER)
         if None in ledgers:
             concerned |= Q(is_superuser=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from ipaddress import IPv6Address, ip_address
 from typing import Any, Final
@@ -36,10 +36,11 @@ class Channel(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """The channel, and the client's address where it has one."""
+    """The channel, and the client's address where it has one. `machine`: who acts where that is no person."""
 
     channel: Channel
     address: str = ""
+    machine: str = ""
 
 
 #: What runs by the clock, or was started by nobody in particular.
@@ -62,6 +63,13 @@ _origin: ContextVar[Origin] = ContextVar("narrowgate_origin", default=SYSTEM_ORI
 def current_origin() -> Origin:
     """Where what happens now comes from."""
     return _origin.get()
+
+
+@contextmanager
+def acting_as(machine: str) -> Iterator[None]:
+    """What is done within, and by no person, is done by this: a directory by its token."""
+    with originating(replace(current_origin(), machine=machine)):
+        yield
 
 
 @contextmanager

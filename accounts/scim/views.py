@@ -17,7 +17,7 @@ from django.utils import timezone
 from django.views.decorators.csrf import csrf_exempt
 from django_scopes import scope
 
-from accounts.models import ServicePurpose, Tenant
+from accounts.models import ServicePurpose, ServiceToken, Tenant
 from accounts.oauth.limits import seconds_to_wait
 from accounts.oauth.views import service_token
 from accounts.scim import actions, discovery
@@ -38,6 +38,7 @@ from accounts.scim.resources import (
     user_resource,
     wishes_of,
 )
+from controlplane.origin import acting_as
 from controlplane.tenancy import every_tenant
 
 log = structlog.get_logger(__name__)
@@ -60,11 +61,11 @@ def _endpoint(*methods: str) -> Callable[[View], View]:
         @wraps(view)
         def wrapped(request: HttpRequest, **kwargs: Any) -> HttpResponse:
             try:
-                tenant = _tenant_of(request)
+                token = _token_of(request)
                 if request.method not in methods:
                     raise ScimError(405, "this method isn't offered here")
-                with scope(tenant=tenant.pk), transaction.atomic():  # a request is done whole or not at all
-                    return view(request, tenant, **kwargs)
+                with scope(tenant=token.tenant_id), acting_as(_directory(token)), transaction.atomic():
+                    return view(request, token.tenant, **kwargs)  # a request is done whole or not at all
             except ValidationError:
                 return _error(invalid("a value can't be kept"))
             except ScimError as error:
@@ -191,15 +192,19 @@ def _described(request: HttpRequest, known: Mapping[str, dict[str, Any]], name: 
     return _answer(_page([*known.values()], total=len(known), start=1))
 
 
-def _tenant_of(request: HttpRequest) -> Tenant:
+def _directory(token: ServiceToken) -> str:
+    """As the ledger names it: by the token that it was given, and what people call that."""
+    return f"SCIM token {token.token_id}" + (f" ({token.label})" if token.label else "")
+
+
+def _token_of(request: HttpRequest) -> ServiceToken:
     if seconds_to_wait(request, "scim"):
         raise ScimError(429, "too many requests")
     with every_tenant():
         token = service_token(request, ServicePurpose.SCIM, now=timezone.now())
     if token is None:
         raise ScimError(401, "send a service token for SCIM")
-    tenant: Tenant = token.tenant
-    return tenant
+    return token
 
 
 def _body(request: HttpRequest) -> dict[str, Any]:

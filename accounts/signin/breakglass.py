@@ -16,8 +16,7 @@ from django.http import HttpRequest
 from django.utils import timezone
 from django.utils.safestring import SafeString, mark_safe
 
-from accounts.actions import ledgers_of
-from accounts.models import Membership, User
+from accounts.models import Membership, User, ledgers_of
 from accounts.signin.models import CODE_DIGITS, SignInMethod, TotpDevice
 from controlplane.env import LocalTotp
 from controlplane.keyring import seal

@@ -45,9 +45,10 @@ def append_entry(
 ) -> Entry:
     """Append an entry to the tenant's ledger, in the caller's transaction; without a tenant, to the platform's.
 
-    `acting_user` None is the system. `before` and `after` are what the object said, as JSON; None means that it was not
-    there. Raises `SecretInLedger` when either has a text under a secret's name, and TransactionManagementError outside
-    a transaction: an entry without its change, or a change without its entry, must not be.
+    `acting_user` None is the system, or the machine that the origin names. `before` and `after` are what the object
+    said, as JSON; None means that it was not there. Raises `SecretInLedger` when either has a text under a secret's
+    name, and TransactionManagementError outside a transaction: an entry without its change, or a change without its
+    entry, must not be.
     """
     for state in (before, after):
         _refuse_secrets(state)
@@ -55,7 +56,7 @@ def append_entry(
     told = {
         "at": timezone.now(),
         "kind": kind,
-        "actor": str(acting_user) if acting_user else SYSTEM,
+        "actor": (str(acting_user) if acting_user else origin.machine or SYSTEM)[:254],
         "actor_user_id": acting_user.pk if acting_user else None,
         "subject": subject[:254],
         "channel": origin.channel.value,

@@ -401,3 +401,31 @@ def test_an_owner_gives_a_group_its_role_in_the_admin(acme: Site, directory: Dir
     assert role_of(acme, "ada@corp.example") == "auditor"
     for listed in ("scimuser", "scimgroup"):
         assert browser.get(f"/admin/accounts/{listed}/").status_code == 200
+
+
+def test_the_ledger_names_the_directory_by_its_token(acme: Site) -> None:
+    token, made = oauth.issue_service_token(acme.tenant, purpose=ServicePurpose.SCIM, acting_user=None, label="Okta")
+    directory = Directory(acme)
+    directory._token = made.text
+    with scope(tenant=acme.tenant):
+        before = LedgerEntry.objects.order_by("-seq")[0].seq
+    sam = directory.make_user("sam@acme.example")
+    group = directory.make_group("data-team", sam)
+    with scope(tenant=acme.tenant):
+        row = ScimGroup.objects.get(pk=group)
+        row.role = Role.APPROVER
+        scim.save_group(row, acting_user=None)  # by no directory: an owner's page
+    assert directory.ask("DELETE", f"Users/{sam}").status_code == 204
+    with scope(tenant=acme.tenant):
+        entries = LedgerEntry.objects.filter(seq__gt=before).order_by("seq")
+        actors = [(entry.kind, entry.actor) for entry in entries]
+    named = f"SCIM token {token.token_id} (Okta)"
+    assert actors == [
+        ("scim_user.created", named),
+        ("scim_group.created", named),
+        ("scim_group.members_changed", named),
+        ("scim_group.changed", "system"),
+        ("membership.created", "system"),
+        ("scim_user.changed", named),
+        ("membership.deleted", named),
+    ]

@@ -200,3 +200,70 @@ def test_it_is_a_gapless_chain_that_nobody_changes() -> None:
         PlatformEntry.objects.update(kind="z")
     PlatformEntry.objects.bulk_create([PlatformEntry(seq=5, at=entry.at, kind="x", actor="y", digest=b"")])
     assert first_break(None) == 4
+
+
+def test_operators_read_it_over_rest_filtered_and_nobody_else_does(root: Client, acme: Site, operator: User) -> None:  # noqa: F811
+    with transaction.atomic():
+        for number in range(3):
+            append_entry(
+                tenant=None, kind="test.told", acting_user=operator, subject=f"x:{number}", before=None, after={}
+            )
+    listed = root.get("/api/v1/platform-entries/", {"kind": "test.told", "page_size": "2"}).json()
+    assert listed["count"] == 3
+    first = listed["results"][0]
+    assert (first["subject"], first["actor"], len(first["digest"])) == ("x:2", str(operator), 64)
+    one = PlatformEntry.objects.get(subject="x:2")
+    assert root.get(f"/api/v1/platform-entries/{one.pk}/").json()["seq"] == one.seq
+    assert root.post("/api/v1/platform-entries/", {}).status_code in {403, 405}
+    owner = actions.save_user(User(email="somebody@acme.example"), acting_user=None)
+    actions.save_membership(Membership(tenant=acme.tenant, user=owner, role=Role.OWNER), acting_user=None)
+    client = Client()
+    client.force_login(owner)
+    assert client.get("/api/v1/platform-entries/").json()["count"] == 0
+    assert client.get(f"/api/v1/platform-entries/{one.pk}/").status_code == 404
+    token = actions.issue_api_token(owner, tenant=acme.tenant, acting_user=None)[1].text
+    by_token = Client(headers={"Authorization": f"Bearer {token}"})
+    assert by_token.get("/api/v1/platform-entries/").json()["count"] == 0
+
+
+def test_a_token_of_an_operator_shows_nothing_of_it(acme: Site, operator: User) -> None:  # noqa: F811
+    actions.save_membership(Membership(tenant=acme.tenant, user=operator, role=Role.OWNER), acting_user=None)
+    token = actions.issue_api_token(operator, tenant=acme.tenant, acting_user=None)[1].text
+    assert Client(headers={"Authorization": f"Bearer {token}"}).get("/api/v1/platform-entries/").json()["count"] == 0
+
+
+@pytest.mark.parametrize("way", ["page", "command"])
+def test_a_password_is_told_whichever_way_it_is_set(
+    operator: User,  # noqa: F811
+    root: Client,
+    monkeypatch: pytest.MonkeyPatch,
+    way: str,
+) -> None:
+    actions.save_user(operator, acting_user=None, password=PASSWORD)
+    other = f"{PASSWORD}, and more"
+    if way == "page":
+        sent = {"old_password": PASSWORD, "new_password1": other, "new_password2": other}
+        root.force_login(operator)
+        assert root.post("/admin/password_change/", sent).status_code == 302
+    else:
+        monkeypatch.setattr("getpass.getpass", lambda **_: other)
+        shell(monkeypatch, "changepassword", operator.email)
+    operator.refresh_from_db()
+    assert operator.check_password(other)
+    entry = told("user.password_changed")
+    assert (entry.subject, entry.after) == (f"user:{operator}", {"password": True})
+    assert (entry.actor, entry.channel) == ((str(operator), "admin") if way == "page" else ("system", "cli"))
+    assert other not in str((entry.before, entry.after))
+
+
+def test_a_password_that_cannot_be_told_is_not_set(operator: User, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    actions.save_user(operator, acting_user=None, password=PASSWORD)
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise LedgerIsReadOnly
+
+    monkeypatch.setattr("controlplane.ledger.actions._append", refuse)
+    operator.set_password("something else, and long")
+    with pytest.raises(LedgerIsReadOnly):
+        operator.save()
+    assert User.objects.get(pk=operator.pk).check_password(PASSWORD)

@@ -22,7 +22,7 @@ from accounts.federation.models import IdentityProvider
 from accounts.models import OidcTrust, ServicePurpose, User
 from accounts.oauth.actions import issue_service_token, make_client
 from controlplane.authority import ROLE_POWERS, Power, Role
-from controlplane.ledger.models import LedgerEntry
+from controlplane.ledger.models import LedgerEntry, PlatformEntry
 from controlplane.urls import router
 from policies.actions import propose_draft, save_draft
 from policies.budgets.models import Budget
@@ -50,10 +50,13 @@ PROVIDER: Final = {"slug": "idp", "name": "IdP", "kind": "oidc", "issuer": "http
 
 
 class Row(NamedTuple):
-    """One method of one route: the power to do it, the power to see the row, the status, and what is sent."""
+    """One method of one route: the power to do it, the power to see the row, the status, and what is sent.
 
-    power: Power
-    sees: Power
+    Without a power it is for operators.
+    """
+
+    power: Power | None
+    sees: Power | None
     status: int
     body: Any = None
 
@@ -123,6 +126,8 @@ MATRIX: Final[dict[str, Row]] = {
     "POST api-token-revoke": Row(Power.OWN, Power.OWN, 200),
     "GET ledger-entrie-list": read(Power.AUDIT),
     "GET ledger-entrie-detail": read(Power.AUDIT),
+    "GET platform-entrie-list": Row(None, None, 200),
+    "GET platform-entrie-detail": Row(None, None, 200),
     "GET target-list": read(),
     "POST target-list": write(201, {"name": "archive", "host": "db2.internal", "database": "archive"}),
     "GET target-detail": read(),
@@ -265,6 +270,7 @@ def rows(acme: Site) -> dict[str, Any]:
         "oauth-client": make_client(acme.agent, acting_user=None)[0],
         "service-token": issue_service_token(acme.tenant, purpose=ServicePurpose.SCIM, acting_user=None)[0],
         "ledger-entrie": entry,
+        "platform-entrie": PlatformEntry.objects.order_by("seq")[0],
         "column-label": label,
         "worker": made["proxyworker"],
         "join-token": made["jointoken"],
@@ -348,7 +354,7 @@ def test_for_strangers_it_isnt_there(acme: Site, globex: Site, rows: dict[str, A
     method, _, name = endpoint.partition(" ")
     for user in (outsider, operator, nobody):
         answer = ask(signed_in(user), endpoint, rows)
-        is_operators = user is operator and name.startswith("tenant-")
+        is_operators = user is operator and name.startswith(("tenant-", "platform-entrie-"))
         if method == "GET" and name.endswith("-list"):
             assert answer.status_code == 200
             told = answer.content.decode()
