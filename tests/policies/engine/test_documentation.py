@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import msgspec
 import pytest
 import yaml
 
 from policies.engine import Hazard, Kind, check_condition, parse_policy
 from policies.engine.conditions import FIELDS, FUNCTIONS, MACROS
 from policies.engine.operation import GRAVE_HAZARDS
+from targets.manifest import ColumnLabelsKind
 
 TEXT = (Path(__file__).parents[3] / "docs" / "policy.md").read_text()
 
@@ -41,9 +43,11 @@ def test_all_that_a_condition_sees_is_documented() -> None:
 
 
 @pytest.mark.parametrize("block", re.findall(r"```yaml\n(.*?)```", TEXT, re.DOTALL))
-def test_the_examples_are_policies(block: str) -> None:
+def test_the_examples_are_policies_or_documents_of_another_kind(block: str) -> None:
     data = yaml.safe_load(block)
-    if "rules" in data:
+    if data.get("kind") == ColumnLabelsKind.name:
+        assert msgspec.convert({name: data[name] for name in data if name != "kind"}, ColumnLabelsKind.document).columns
+    elif "rules" in data:
         assert parse_policy("p@1", data["rules"], within=data.get("scope")).rules
     else:
         rule = {"name": "r", "effect": "allow", "agents": ["*"], "targets": ["*"], **data}
