@@ -26,7 +26,7 @@ from proxyworker.wire.postgres import backend, frontend
 from proxyworker.wire.postgres.errors import MalformedMessage
 
 if TYPE_CHECKING:
-    from policies.engine import Decision
+    from policies.engine import Decision, Obligation
     from proxyworker.gate.decide import Decider
     from proxyworker.gate.meter import Charge
     from proxyworker.gate.record import RecordedOperation, SessionRecorder
@@ -88,6 +88,8 @@ class Requests:
         #: Versions of the policy under which cursors and portals were opened: those of the transaction, and those held.
         self._opened_under: set[str] = set()
         self._held_under: set[str] = set()
+        #: What limits those that SQL has declared, and whether they are held.
+        self._cursors_owe: dict[Obligation, bool] = {}
         self._loose: list[_LooseParse] = []
         self._bound: dict[bytes, RecordedOperation] = {}
         self._is_refusing = False
@@ -161,6 +163,7 @@ class Requests:
         """The target is idle outside a transaction, and nothing is under way."""
         self._names.transaction_ended()
         self._opened_under.clear()
+        self._cursors_owe = {one: is_held for one, is_held in self._cursors_owe.items() if is_held}
         self._bound.clear()
         self._granted_portals.clear()
 
@@ -349,6 +352,7 @@ class Requests:
             decision = msgspec.structs.replace(
                 decision, effect=Effect.DENY, reason=_STALE_CURSOR, help=_STALE_HELP, approval=None, obligations=()
             )
+        decision = self._with_limits_of_cursors(facts, decision)
         held = self.held
         charge: Charge | Exhausted | None = None
         if decision.obligations and _may_pass_now(decision, held, granted_under) and not _is_free(facts.operation):
@@ -396,18 +400,30 @@ class Requests:
             operation.charge = charge
             self._on_charged(operation)
         self._state.passed(Statement(statement.text, facts))
-        if kind == "execute" or any(access.kind == Kind.CURSOR for access in facts.operation.accesses):
-            is_held = b"hold" in statement.text.lower()
-            (self._held_under if is_held else self._opened_under).add(decision.policy_version)
+        if kind == "execute" or _is_of_cursors(facts):
+            self._note_cursor(statement, facts, decision)
         self.has_write = self.has_write or not facts.is_read
         return operation
 
     def _is_of_an_earlier_policy(self, statement: Statement, facts: Facts, decision: Decision) -> bool:
         """Whether it may show the rest of what was decided on by another version; which cursor it is isn't known."""
-        if all(access.kind != Kind.CURSOR for access in facts.operation.accesses):
+        if not _is_of_cursors(facts):
             return False
         is_close = facts.statements == 1 and statement.text.lstrip()[:5].lower() == b"close"
         return not is_close and not self._opened_under.union(self._held_under) <= {decision.policy_version}
+
+    def _with_limits_of_cursors(self, facts: Facts, decision: Decision) -> Decision:
+        """A FETCH shows what was limited when its cursor was declared, and which cursor that is isn't known."""
+        if decision.effect is Effect.DENY or not self._cursors_owe or not _is_of_cursors(facts):
+            return decision
+        owed = tuple(dict.fromkeys((*decision.obligations, *self._cursors_owe)))
+        return msgspec.structs.replace(decision, obligations=owed)
+
+    def _note_cursor(self, statement: Statement, facts: Facts, decision: Decision) -> None:
+        is_held = b"hold" in statement.text.lower()
+        (self._held_under if is_held else self._opened_under).add(decision.policy_version)
+        for one in decision.obligations if _is_of_cursors(facts) else ():
+            self._cursors_owe[one] = is_held or self._cursors_owe.get(one, False)
 
     def _budget_known(self) -> None:
         self.waits_for_budget = False
@@ -465,6 +481,10 @@ class Requests:
     def _claim(self, loose: _LooseParse, operation: RecordedOperation) -> None:
         for expected in loose.steps:
             self._pipeline.attach(expected, operation)
+
+
+def _is_of_cursors(facts: Facts) -> bool:
+    return any(access.kind == Kind.CURSOR for access in facts.operation.accesses)
 
 
 def _is_free(operation: Operation) -> bool:

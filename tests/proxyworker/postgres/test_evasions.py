@@ -11,7 +11,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from policies.engine import Approval, ApprovalMode, Effect, Rule
+from policies.engine import Approval, ApprovalMode, Effect, Limit, LimitPer, Rule
 from proxyworker.contract import OperationIntent
 from proxyworker.postgres.understand.fastpath import KNOWN_FUNCTIONS
 from tests.plugin.embedded import TargetPostgres
@@ -302,3 +302,25 @@ def test_approvers_see_the_text_of_what_is_executed(gate: RunningGate, table: st
     assert prepared in asked.intent.text
     assert asked.intent.text_bytes == len(asked.intent.text.encode())
     assert one in [intent.text for intent, _ in gate.operations]  # the record has what the agent sent
+
+
+# ------------------------------------------------------------ limits
+
+
+@pytest.mark.parametrize("hold", ["", "WITH HOLD"])
+def test_a_cursor_is_under_the_limits_of_what_it_shows(
+    control: ScriptedControlPlane, gate: RunningGate, table: str, hold: str
+) -> None:
+    few = Rule(
+        name="few", effect=Effect.LIMIT, agents=("*",), targets=("*",), operations=("select",),
+        limit=Limit(per=LimitPer.SESSION, rows=1),
+    )  # fmt: skip
+    control.rules = (EVERYTHING, few)
+    with RawClient(gate) as client:
+        send_all(client, "BEGIN", f"DECLARE c CURSOR {hold} FOR SELECT id FROM {table} ORDER BY id")
+        if hold:
+            send_all(client, "COMMIT")
+        said = client.ask(query("FETCH 2 FROM c"))  # what comes in one go may be over
+        assert (codes(said), len(rows(said))) == ([], 2)
+        said = client.ask(query("FETCH c"))
+        assert (codes(said), len(rows(said))) == (["53400"], 0)
