@@ -555,7 +555,8 @@ class PostgresSession:
 
     def end(self, reason: str) -> None:
         """See `gate.live.LiveSession`."""
-        self._end(reason, fatal(ADMIN_SHUTDOWN, reason, "Open a new session to go on."))
+        said = f"this session was ended: {reason}"
+        self._end(reason, fatal(ADMIN_SHUTDOWN, said, "Unless that asks you to stop, open a new session to go on."))
         if self._services.journal.failed is not None:
             # The journal will tell nobody of durability any more: the record is as closed as it can be.
             self._record_closed()
