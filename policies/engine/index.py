@@ -72,7 +72,7 @@ class RuleIndex:
     @cached_property
     def hides_columns(self) -> bool:
         """Whether a rule speaks of columns, or of rows: then what is shown isn't all there is."""
-        return any(rule.columns or rule.effect in (Effect.MASK, Effect.FILTER) for _, rule in self._rules())
+        return any(_speaks_of_columns(rule) for _, rule in self._rules())
 
     def open_at(self, minute: int) -> int:
         """Those whose window is open, or that have none, in this minute since the epoch."""
@@ -253,3 +253,8 @@ def _is_about_everything(rule: Rule) -> bool:
         not patterns or any(is_everything(pattern) for pattern in patterns)
         for patterns in (rule.operations, rule.objects)
     )
+
+
+def _speaks_of_columns(rule: Rule) -> bool:
+    counts = rule.limit is not None and rule.limit.distinct > 0
+    return bool(rule.columns) or counts or rule.effect in (Effect.MASK, Effect.FILTER)

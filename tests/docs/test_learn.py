@@ -15,6 +15,7 @@ from controlplane.authority import Role
 from controlplane.supervisor.seeding import ADMIN_EMAIL, PEOPLE, TENANT
 from policies.access import effective_policy
 from policies.engine import Decision, Effect, Principal, SessionPolicy, Target
+from policies.engine.columns import counted_columns
 from proxyworker.postgres.understand import understand
 from targets.actions import save_target
 from targets.models import Target as TargetRow
@@ -51,6 +52,13 @@ CASES: dict[str, list[tuple[str, Effect, str]]] = {
         ("UPDATE orders SET amount = 0 WHERE id = 7", DENY, ""),
         ("DELETE FROM orders WHERE id = 7", DENY, ""),
         ("SELECT card_number FROM payments", DENY, ""),
+    ],
+    "reply": [
+        ("SELECT name, email FROM customers WHERE city = 'Porto'", ALLOW, "read-customers-and-orders"),
+        ("SELECT lower(email) FROM public.customers", ALLOW, "read-customers-and-orders"),
+        ("SELECT phone FROM customers", DENY, ""),
+        ("SELECT card_number FROM payments", DENY, ""),
+        ("CREATE TABLE copy AS SELECT email FROM customers", DENY, ""),
     ],
     "migration": [
         ("SELECT count(*) FROM orders", ALLOW, "look-first"),
@@ -135,6 +143,15 @@ def test_what_support_may_see_masked_only_is_never_shown_plain(demo: Tenant, tex
     assert decision.effect is ALLOW
     masked = [obligation for obligation in decision.obligations if obligation.mask is not None]
     assert [obligation.object for obligation in masked] == ["public.customers"] or masked[0].object == "customers"
+
+
+def test_what_the_reply_bot_reads_counts_by_the_label_that_its_file_gives(demo: Tenant) -> None:
+    [obligation] = decide(session_of(demo, "reply"), "SELECT email FROM customers").obligations
+    assert obligation.limit is not None
+    assert (obligation.limit.distinct, obligation.limit.labels) == (50, ("email",))
+    with scope(tenant=demo):
+        policy = effective_policy(demo.pk)
+    assert counted_columns(obligation.limit, policy, "shop") == {"public.customers.email"}
 
 
 def test_what_analysts_read_counts_towards_their_day(demo: Tenant) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import stat
 from datetime import timedelta
 from pathlib import Path
@@ -15,10 +16,12 @@ from accounts.models import Tenant
 from controlplane.apply.documents import ManifestError
 from controlplane.apply.run import apply_file
 from controlplane.ledger.models import LedgerEntry
+from policies.engine.model import LABEL_PATTERN
 from policies.models import Policy, PolicyVersion
+from targets import actions
 from targets.access import open_secret
-from targets.actions import enrol_worker
-from targets.models import Credential, JoinToken, Target
+from targets.actions import add_column_label, enrol_worker
+from targets.models import COLUMN_LABEL_PATTERN, ColumnLabel, Credential, JoinToken, LabelSource, Target
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -177,3 +180,52 @@ def test_a_credential_opens_only_in_its_own_row(applier: Applier) -> None:
         moved = Credential(target=credential.target, sealed_secret=credential.sealed_secret)
         with pytest.raises(Exception, match="belongs elsewhere"):
             open_secret(moved)
+
+
+LABELS = """\
+kind: ColumnLabels
+tenant: acme
+target: shop
+columns:
+  - {table: customers, column: email, labels: [email, pii]}
+  - {schema: Sales, table: Big Orders, column: mail, labels: [email]}
+"""
+
+
+def test_labels_of_columns_are_what_the_file_lists(applier: Applier) -> None:
+    applier.apply()
+    applier.file.write_text(LABELS)
+    assert applier.apply().startswith("+ ColumnLabels shop")
+    assert applier.apply() == ""
+    with scopes_disabled():
+        assert {str(label) for label in ColumnLabel.objects.all()} == {
+            "shop public.customers.email email", "shop public.customers.email pii", "shop Sales.Big Orders.mail email"
+        }  # fmt: skip
+        target = Target.objects.select_related("tenant").get()
+    found = ColumnLabel(
+        tenant=target.tenant, target=target, table="t", column="c", label="card", source=LabelSource.DISCOVERY
+    )
+    with scope(tenant=target.tenant):
+        add_column_label(found, acting_user=None)
+    applier.file.write_text(LABELS.replace(", pii", ""))
+    told = applier.apply()
+    assert told.startswith("~ ColumnLabels shop")
+    assert "public.customers.email pii" in told
+    with scopes_disabled():
+        assert ColumnLabel.objects.filter(source=LabelSource.DISCOVERY).count() == 1
+        entries = LedgerEntry.objects.filter(kind__startswith="column_label.").order_by("seq")
+        assert [entry.kind for entry in entries] == ["column_label.created"] * 4 + ["column_label.deleted"]
+
+
+def test_a_target_has_a_bounded_number_of_labels(applier: Applier, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(actions, "MAX_COLUMN_LABELS", 2)
+    applier.apply()
+    applier.file.write_text(LABELS)
+    with pytest.raises(ManifestError, match="2 labels, which is all it may have"):
+        applier.apply()
+    with scopes_disabled():
+        assert not ColumnLabel.objects.exists()
+
+
+def test_labels_have_the_form_that_policies_know() -> None:
+    assert re.fullmatch(r"\^(.*)\\Z", COLUMN_LABEL_PATTERN).group(1) == LABEL_PATTERN  # type: ignore[union-attr]
