@@ -6,13 +6,13 @@ import os
 import signal
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, LiteralString
 
 import psycopg
 import pytest
 
 from tests.e2e.demo import Demo, eventually, free_port_block, running_demo
-from tests.e2e.rest import rows, send
+from tests.e2e.rest import rest, rows, send
 from tests.e2e.test_workers import second_worker, through
 
 if TYPE_CHECKING:
@@ -108,3 +108,47 @@ def test_a_long_statement_is_cancelled_and_a_session_too_many_refused(running: D
         for other in others:
             other.close()
         assert connection.execute("SELECT 1").fetchone() == (1,)
+
+
+def addresses(dsn: str, ids: list[int]) -> set[str]:
+    """What of these customers' addresses is shown."""
+    shown: set[str] = set()
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        for number in ids:
+            try:
+                shown.update(
+                    row[0] for row in connection.execute("SELECT email FROM customers WHERE id = %s", [number])
+                )
+            except psycopg.errors.ConfigurationLimitExceeded:
+                continue
+    return shown
+
+
+def test_two_workers_show_no_more_addresses_than_a_limit_has_and_follow_labels(running: Demo, tmp_path: Path) -> None:
+    [policy] = rows(running, "policies/", search="drill")
+    few: dict[str, Any] = {"name": f"addresses-{next(_NUMBERS)}", "effect": "limit", "agents": ["*"], "targets": ["*"]}
+    few["limit"] = {"per": "day", "distinct": 10, "labels": ["email"]}
+    send(running, "POST", f"policies/{policy['id']}/publish/", {"rules": [few], "message": "a drill"})
+    with second_worker(running, tmp_path) as port:
+        asked = (running.dsn(), list(range(1, 30))), (through(running, port), list(range(40, 11, -1)))
+        with ThreadPoolExecutor(2) as clients:
+            one, other = clients.map(addresses, *zip(*asked, strict=True))
+    assert len(one | other) == 10
+    assert budget(running, f"drill/{few['name']}")["now"]["used"]["distinct"] == 10
+    [target] = rows(running, "targets/", name="shop")
+    with psycopg.connect(running.dsn(), autocommit=True) as connection:
+        connection.execute("SELECT name FROM customers WHERE id = 1")
+        label = {"target": target["id"], "table": "customers", "column": "name", "label": "email"}
+        made = send(running, "POST", "column-labels/", label)
+        eventually(lambda: _is_kept_back(connection, "SELECT name FROM customers WHERE id = 1"))
+        with rest(running) as client:
+            assert client.delete(f"column-labels/{made['id']}/").status_code == 204
+        eventually(lambda: not _is_kept_back(connection, "SELECT name FROM customers WHERE id = 1"))
+
+
+def _is_kept_back(connection: psycopg.Connection, text: LiteralString) -> bool:
+    try:
+        connection.execute(text)
+    except psycopg.errors.ConfigurationLimitExceeded:
+        return True
+    return False
