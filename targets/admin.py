@@ -11,6 +11,7 @@ from django.http import HttpRequest, HttpResponseBase
 from django.shortcuts import redirect
 from django.urls import reverse
 from django.utils import timezone
+from django.utils.html import format_html_join
 from unfold.contrib.filters.admin import AutocompleteSelectFilter, ChoicesDropdownFilter
 from unfold.decorators import action, display
 from unfold.widgets import UnfoldAdminPasswordWidget, UnfoldAdminSelectWidget, UnfoldAdminTextInputWidget
@@ -29,6 +30,8 @@ from targets.models import (
     Target,
     worker_name_validator,
 )
+from targets.processes.access import linked_processes
+from targets.processes.models import WorkerProcess
 
 ACTIVE_LABELS: Final = {"active": "success", "inactive": "danger"}
 WORKER_LABELS: Final = {"connected": "success", "silent": "warning", "never seen": "info", "deactivated": "danger"}
@@ -201,10 +204,12 @@ class ProxyWorkerAdmin(TenantModelAdmin):
     search_help_text = "Name"
     empty_text = "A worker stands near your targets and lets agents in. Issue a join token, and start it with that."
     ordering = ("name",)
-    readonly_fields = ("name", "state", "enrolled_at", "last_seen_at", "reported_sessions", "unshipped", "fingerprint")
+    readonly_fields = (
+        "name", "state", "enrolled_at", "last_seen_at", "reported_sessions", "unshipped", "processes", "fingerprint"
+    )  # fmt: skip
     fieldsets = (
         (None, {"fields": ("tenant", "name", "is_active")}),
-        ("Now", {"fields": (("state", "last_seen_at"), ("reported_sessions", "unshipped"))}),
+        ("Now", {"fields": (("state", "last_seen_at"), ("reported_sessions", "unshipped"), "processes")}),
         ("Identity", {"fields": (("enrolled_at", "fingerprint"),)}),
     )
 
@@ -231,6 +236,24 @@ class ProxyWorkerAdmin(TenantModelAdmin):
     def unshipped(self, worker: ProxyWorker) -> str:
         """What its journal holds that we don't have yet."""
         return f"{worker.reported_journal_bytes / 1024:,.0f} KiB"
+
+    @display(description="processes")
+    def processes(self, worker: ProxyWorker) -> str:
+        """One line for each: whether it has a link, its sessions, and what of its record we don't have yet."""
+        linked = set(linked_processes(now=timezone.now()).filter(worker=worker).values_list("number", flat=True))
+        return format_html_join(
+            "",
+            "<div>{}: {}, {} sessions, {} KiB not shipped</div>",
+            (
+                (
+                    process,
+                    "connected" if process.number in linked else "no link",
+                    process.reported_sessions,
+                    f"{process.reported_journal_bytes / 1024:,.0f}",
+                )
+                for process in WorkerProcess.objects.filter(worker=worker)
+            ),
+        )
 
     @display(description="public key (Ed25519)")
     def fingerprint(self, worker: ProxyWorker) -> str:

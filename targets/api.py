@@ -16,6 +16,7 @@ from accounts.models import User
 from controlplane.api import EditableTenantViewSet, TenantModelSerializer, TenantSlugField, TenantViewSet
 from targets import actions
 from targets.models import ColumnLabel, Credential, JoinToken, ProxyWorker, Target
+from targets.processes.models import WorkerProcess
 
 
 class TargetSerializer(TenantModelSerializer):
@@ -146,16 +147,30 @@ class ColumnLabelViewSet(mixins.DestroyModelMixin, EditableTenantViewSet):
         actions.remove_column_label(instance, acting_user=cast("User", self.acting_user))
 
 
+class WorkerProcessSerializer(serializers.ModelSerializer[WorkerProcess]):
+    """A process of a worker. `has_link` may lag behind a network that fell silent: see `last_seen_at`."""
+
+    has_link = serializers.BooleanField(read_only=True)
+
+    class Meta:
+        model = WorkerProcess
+        fields: ClassVar[list[str]] = [
+            "number", "has_link", "linked_at", "last_seen_at", "reported_sessions", "reported_journal_bytes",
+        ]  # fmt: skip
+        read_only_fields = fields
+
+
 class WorkerSerializer(TenantModelSerializer):
-    """A worker. Only whether it is active can be changed."""
+    """A worker, with what all of its processes report. Only whether it is active can be changed."""
 
     tenant = TenantSlugField(read_only=True)
+    processes = WorkerProcessSerializer(many=True, read_only=True)
 
     class Meta(TenantModelSerializer.Meta):
         model = ProxyWorker
         fields: ClassVar[list[str]] = [
             "id", "tenant", "name", "is_active", "enrolled_at", "last_seen_at", "reported_sessions",
-            "reported_journal_bytes",
+            "reported_journal_bytes", "processes",
         ]  # fmt: skip
         read_only_fields: ClassVar[list[str]] = [name for name in fields if name != "is_active"]
 
@@ -172,6 +187,10 @@ class WorkerViewSet(EditableTenantViewSet):
     http_method_names = ["get", "patch", "head", "options"]
     filterset_fields: ClassVar[list[str]] = ["name", "is_active", "tenant__slug"]
     ordering_fields: ClassVar[list[str]] = ["name", "enrolled_at", "last_seen_at"]
+
+    def get_queryset(self) -> QuerySet[Any]:
+        """With their processes."""
+        return super().get_queryset().prefetch_related("processes")
 
 
 class JoinTokenRequest(serializers.Serializer[Any]):

@@ -27,3 +27,8 @@ class WorkerProcess(TenantOwned):
 
     def __str__(self) -> str:
         return f"process {self.number}"
+
+    @property
+    def has_link(self) -> bool:
+        """Whether it has a link, as far as the control plane noticed."""
+        return self.link_id is not None

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import struct
+from typing import Any
 
 import pytest
+from channels.db import database_sync_to_async
 from django.utils import timezone
 
+from controlplane.authority import Role
 from proxyworker.contract import (
     LINK_VERSION,
     Ack,
@@ -27,6 +30,7 @@ from targets.processes.access import linked_processes
 from targets.processes.models import WorkerProcess
 from tests.sessions.conftest import Site
 from tests.sessions.linking import ScriptedWorker, connected, question, signed_on
+from tests.sessions.people import person, signed_in
 from tests.sessions.records import JournalScript, closed, opened
 from tests.sessions.test_link import agent_token, run
 
@@ -105,6 +109,24 @@ async def test_the_worker_reports_what_all_of_its_processes_do(acme: Site) -> No
             await has_answered(worker)
         row = await run(acme, lambda: ProxyWorker.objects.get(pk=acme.worker.pk))
         assert (row.reported_sessions, row.reported_journal_bytes) == (7, 5120)
+
+
+async def test_the_admin_and_rest_tell_of_each_process(acme: Site) -> None:
+    def shown() -> tuple[str, Any]:
+        client = signed_in(person(acme.tenant, Role.ADMIN))
+        page = client.get(f"/admin/targets/proxyworker/{acme.worker.pk}/change/").content.decode()
+        return page, client.get(f"/api/v1/workers/{acme.worker.pk}/").json()["processes"]
+
+    async with signed_on(acme, process=0, processes=2) as zero:
+        async with signed_on(acme, process=1, processes=2):
+            pass
+        await zero.send(Heartbeat(sessions=3, journal_bytes=4096))
+        await has_answered(zero)
+        page, processes = await database_sync_to_async(shown)()
+    assert "process 0: connected, 3 sessions, 4 KiB not shipped" in page
+    assert "process 1: no link, 0 sessions, 0 KiB not shipped" in page
+    told = [(row["number"], row["has_link"], row["reported_sessions"]) for row in processes]
+    assert told == [(0, True, 3), (1, False, 0)]
 
 
 async def test_a_worker_that_says_nothing_of_processes_is_the_only_one(acme: Site) -> None:
