@@ -71,10 +71,16 @@ def labels_of(claims: Mapping[str, Any], trust: OidcTrust) -> dict[str, str]:
 
 
 def person_of(claims: Mapping[str, Any], trust: OidcTrust) -> str:
-    """The person whom the trust's claim names, or "". An address that the provider calls unverified names nobody."""
+    """The person whom the trust's claim names, or "". An address that the provider calls unverified names nobody.
+
+    Addresses are in small letters, as those of people here and in policies: a rule that denies somebody isn't to be
+    evaded by how their provider writes them.
+    """
     found = text_at(claims, trust.person_claim) if trust.person_claim else None
     is_unverified = trust.person_claim == "email" and claims.get("email_verified", True) is not True
-    return found[:MAX_NAME_CHARACTERS] if found and not is_unverified else ""
+    if not found or is_unverified:
+        return ""
+    return (found.lower() if "@" in found else found)[:MAX_NAME_CHARACTERS]
 
 
 def actors_of(claims: Mapping[str, Any]) -> tuple[str, ...]:

@@ -76,6 +76,15 @@ def test_an_unverified_address_names_no_person(acme: Site, provider: Provider) -
         assert identify(token).on_behalf_of == person
 
 
+def test_an_address_is_one_however_it_is_written_and_another_name_is_as_it_is(acme: Site, provider: Provider) -> None:
+    trust = make_trust(acme, provider, person_claim="email")
+    token = provider.sign(claims(provider, email="Ada@ACME.example", email_verified=True))
+    assert identify(token).on_behalf_of == "ada@acme.example"
+    trust.person_claim = "employee"
+    actions.save_trust(trust, acting_user=None)
+    assert identify(provider.sign(claims(provider, employee="Ada-7"))).on_behalf_of == "Ada-7"
+
+
 def test_the_chain_of_actors_is_kept_hop_by_hop(acme: Site, provider: Provider, trust: OidcTrust) -> None:
     act = {"sub": "planner", "act": {"sub": "chat", "iss": "https://elsewhere.example"}}
     assert identify(provider.sign(claims(provider, act=act))).actors == ("actor:planner", "actor:chat")
@@ -143,7 +152,7 @@ def test_nobody_acts_for_a_person_whose_account_an_operator_has_deactivated(acme
     make_trust(acme, provider, person_claim="email")
     person = acme.people[Role.VIEWER]
     token = provider.sign(claims(provider, email=person.email.upper()))
-    assert identify(token).on_behalf_of == person.email.upper()
+    assert identify(token).on_behalf_of == person.email
     person.is_active = False
     actions.save_user(person, acting_user=None)
     with pytest.raises(BadCredential) as caught:
