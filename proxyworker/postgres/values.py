@@ -62,6 +62,24 @@ _CATALOGS: Final = (f"{PG_CATALOG}.", "information_schema.")
 _ASK_FOR_IT: Final = "Select the column itself, as it is, so that its values can be counted."
 
 
+class _Limits:
+    """Of the policy asked last: a new one is taken up by all sessions at once."""
+
+    def __init__(self) -> None:
+        self._policy: Policy | None = None
+        self._found: list[Limit] = []
+
+    def of(self, policy: Policy) -> list[Limit]:
+        """Its limits of distinct values."""
+        if policy is not self._policy:
+            limits = [rule.limit for rule in policy.rules if rule.limit is not None and rule.limit.distinct]
+            self._policy, self._found = policy, limits
+        return self._found
+
+
+_limits: Final = _Limits()
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What a statement does with the columns of one rule.
@@ -97,8 +115,8 @@ class CountedValues:
     def use_policy(self, policy: Policy) -> None:
         """Count by this version from the next operation on."""
         self._policy = policy
-        limits = [rule.limit for rule in policy.rules if rule.limit is not None and rule.limit.distinct]
         target = self._grant.target.name
+        limits = _limits.of(policy)
         #: By what limits name: what they count on this target, and where that shows.
         self._counted_by = {_named(limit): counted_columns(limit, policy, target) for limit in limits}
         self._columns = frozenset[str]().union(*self._counted_by.values())
