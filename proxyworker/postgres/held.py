@@ -25,8 +25,10 @@ if TYPE_CHECKING:
     from proxyworker.postgres.names import Names
 
 #: What is hashed begins with this: another form gets another number.
-_DIGEST_CONTEXT: Final = b"narrowgate postgres operation v1\x00"
+_DIGEST_CONTEXT: Final = b"narrowgate postgres operation v2\x00"
 _NOT_MOVED: Final = b""
+#: Settings that the target reports and that say nothing of what a text means. All others that it reports are bound.
+_MEANINGLESS_SETTINGS: Final = frozenset({"application_name", "in_hot_standby", "scram_iterations", "server_version"})
 
 
 @dataclass(slots=True, eq=False)
@@ -34,7 +36,8 @@ class HeldOperation:
     """It was recorded, and goes no further before it is decided on.
 
     `verdict` set: taken again, it passes or is refused. `is_skipped`: an earlier part of its pipeline has failed.
-    Known once all before it is answered (`bind`): `digest`, what an approval is good for; `has_moved`: the session has
+    Known once all before it is answered (`bind`): `digest`, what an approval is good for; `template`, what one for its
+    template is good for, with the settings by which it is read; `has_moved`: the session has
     changed what names lead to, so that another session can't see what this one would; `executed`: the texts of the
     prepared statements that it executes.
     """
@@ -44,6 +47,7 @@ class HeldOperation:
     understood: Operation
     parameters: tuple[tuple[bytes | None, bool], ...]
     digest: bytes = b""
+    template: str = ""
     has_moved: bool = True
     executed: tuple[bytes, ...] = ()
     verdict: Verdict | None = None
@@ -52,6 +56,7 @@ class HeldOperation:
     def bind(self, state: SessionState, names: Names) -> None:
         """All before it is answered: this is the session in which it would be executed."""
         self.digest = state.digest(self.statement, self.parameters, names)
+        self.template = state.template(self.understood.template)
         self.has_moved = state.has_moved
         self.executed = tuple(one.text for one in executed_by(self.statement.facts, names))
 
@@ -71,9 +76,10 @@ class HeldOperation:
     @property
     def asked(self) -> Operation:
         """What approvers see. No template stands for it once names may lead elsewhere: grants for a template are for
-        what its names led to when it was shown.
+        what its names led to when it was shown. Nor does one for what is read by other settings, such as a time zone.
         """
-        return msgspec.structs.replace(self.understood, template="") if self.has_moved else self.understood
+        template = "" if self.has_moved else self.template
+        return msgspec.structs.replace(self.understood, template=template)
 
     @property
     def is_waiting(self) -> bool:
@@ -147,9 +153,14 @@ class SessionState:
 
     `_moved` hashes all that has changed it, or changed it back. What a transaction changed may end with it, so the end
     of one that has changed something counts as well, and each failure in it.
+
+    `_reported` are the settings of which the target tells by itself, among them those by which it reads dates, times
+    and intervals. It tells when it is ready for queries: until then `_unreported` hashes what may have changed them.
     """
 
     _moved: bytes = field(default=_NOT_MOVED)
+    _reported: dict[str, str] = field(default_factory=dict)
+    _unreported: bytes = field(default=_NOT_MOVED)
     _read_otherwise: set[str] = field(default_factory=set)
     _was_otherwise: bool = False
     _is_unsettled: bool = False
@@ -162,6 +173,8 @@ class SessionState:
 
     def heed(self, name: str, value: str) -> None:
         """The target says that a setting has this value now."""
+        if name not in _MEANINGLESS_SETTINGS:
+            self._reported[name] = value
         if name in READING_SETTINGS:
             self._was_otherwise = self._was_otherwise or not is_read_alike(name, value)
             (self._read_otherwise.discard if is_read_alike(name, value) else self._read_otherwise.add)(name)
@@ -169,6 +182,7 @@ class SessionState:
     def settled(self, *, is_within: bool) -> None:
         """The target is ready for queries, and has told of all settings that have changed."""
         self._is_unsettled = False
+        self._unreported = _NOT_MOVED
         if self._moved_within and not is_within:
             self._move(b"end")
             self._moved_within = False
@@ -197,6 +211,8 @@ class SessionState:
         # PostgreSQL tells of changed settings only when it is ready for queries; a ROLLBACK changes them back.
         self._is_unsettled = self._is_unsettled or statement.facts.moves_names or self._was_otherwise
         facts = statement.facts
+        if not facts.is_read:  # a trigger, a function or a SET may change what it has not reported yet
+            self._unreported = hashlib.sha256(self._unreported + statement.text).digest()
         if facts.moves_names or facts.moves_values or (facts.moves_back and self._has_something_to_move_back(facts)):
             self._move(statement.text)
             self._moved_within = True
@@ -208,11 +224,18 @@ class SessionState:
     def _move(self, by: bytes) -> None:
         self._moved = hashlib.sha256(self._moved + by).digest()
 
+    def template(self, template: str) -> str:
+        """What stands for a text's template as it is read now; nothing where nothing stands for it."""
+        return hashlib.sha256(template.encode() + self._read_by()).hexdigest()[:32] if template else ""
+
+    def _read_by(self) -> bytes:
+        return repr(sorted(self._reported.items())).encode() + self._unreported
+
     def digest(self, statement: Statement, parameters: Sequence[tuple[bytes | None, bool]], names: Names) -> bytes:
         """SHA-256 of all that an approval is good for: the text, every value, and what they depend on."""
         digest = hashlib.sha256(_DIGEST_CONTEXT)
         executed = [one.text for one in executed_by(statement.facts, names)]
-        for part in (statement.text, statement.types, self._moved, *executed):
+        for part in (statement.text, statement.types, self._moved, self._read_by(), *executed):
             digest.update(len(part).to_bytes(8, "big") + part)
         for value, is_binary in parameters:
             digest.update((b"b" if is_binary else b"t") if value is not None else b"n")

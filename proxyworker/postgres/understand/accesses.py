@@ -36,6 +36,14 @@ _SYSTEM_SETTINGS: Final = frozenset(
     standard_conforming_strings zero_damaged_pages
     """.split()  # noqa: SIM905 - a list of words reads better
 )
+#: Settings by which a text means something else, and of which the target doesn't tell by itself. Those that it reports,
+#: such as the time zone, are bound by `held.SessionState`.
+_SETTINGS_OF_VALUES: Final = frozenset(
+    """
+    array_nulls default_text_search_config gin_fuzzy_search_limit lc_monetary lc_numeric lc_time
+    timezone_abbreviations transform_null_equals xmloption
+    """.split()  # noqa: SIM905 - as above
+)
 #: Encodings in which no part of a longer character is an ASCII byte: in others a quote may hide in one. By the names
 #: that PostgreSQL makes of them, lower case and without punctuation.
 _SAFE_ENCODINGS: Final = re.compile(
@@ -139,12 +147,13 @@ class Accesses:
         elif name in _SYSTEM_SETTINGS and not (name in READING_SETTINGS and is_read_alike(name, value)):
             self.moves_names = True
             self.hazard(Hazard.SYSTEM_SETTING)
-        elif "." in name:
+        elif "." in name or name in _SETTINGS_OF_VALUES:
             self.moves_values = True
 
     def reset(self, name: str) -> None:
         """A setting is what the session began with again; `name` empty: all are."""
-        if not name or "." in name or name == "search_path" or name in _SETTINGS_OF_ROLE | _SYSTEM_SETTINGS:
+        counts = _SETTINGS_OF_ROLE | _SYSTEM_SETTINGS | _SETTINGS_OF_VALUES
+        if not name or "." in name or name == "search_path" or name in counts:
             self.moves_back = True
 
     @property

@@ -289,6 +289,72 @@ def test_a_grant_is_for_the_settings_that_the_session_began_with(
     assert count() == 3
 
 
+READ_BY = (
+    ("SET TimeZone = 'Asia/Tokyo'",),
+    ("SET datestyle = 'SQL, DMY'",),
+    ("SET IntervalStyle = 'sql_standard'",),
+    ("SET client_encoding = 'LATIN1'",),
+    ("SELECT set_config(lower('TIMEZONE'), 'Asia/Tokyo', false)",),
+    ("BEGIN", "SET LOCAL TimeZone = 'Asia/Tokyo'"),
+    ("SET transform_null_equals = on",),
+    ("SET timezone_abbreviations = 'India'",),
+)
+
+
+@pytest.mark.parametrize("after", READ_BY)
+@pytest.mark.usefixtures("deferring")
+def test_a_grant_is_for_the_settings_by_which_the_text_was_read(
+    gate: RunningGate, table: str, count: Callable[[], int], after: tuple[str, ...]
+) -> None:
+    statement = query(f"DELETE FROM {table} WHERE name <> '2026-11-12 00:00'::timestamptz::text")
+    with RawClient(gate) as client:
+        assert codes(client.ask(statement)) == ["42501"]
+        grant_last(gate)
+        send_all(client, *after)
+        assert codes(client.ask(statement)) == ["42501"]
+    assert count() == 3
+
+
+@pytest.mark.parametrize("setting", ["TimeZone=Asia/Tokyo", "DateStyle=SQL\\,\\ DMY", "transform_null_equals=on"])
+@pytest.mark.usefixtures("deferring")
+def test_a_grant_is_for_the_settings_by_which_texts_were_read_from_the_start(
+    gate: RunningGate, table: str, count: Callable[[], int], setting: str
+) -> None:
+    statement = query(f"DELETE FROM {table}")
+    with RawClient(gate) as plain, RawClient(gate, options=f"-c {setting}") as other:
+        assert codes(plain.ask(statement)) == ["42501"]
+        grant_last(gate)
+        assert codes(other.ask(statement)) == ["42501"]
+    assert count() == 3
+
+
+@pytest.mark.usefixtures("deferring")
+def test_a_setting_that_is_not_told_yet_counts_within_a_pipeline(
+    gate: RunningGate, table: str, count: Callable[[], int]
+) -> None:
+    deleting = (parse(f"DELETE FROM {table}"), bind(), execute())
+    setting = (parse("SET TimeZone = 'Asia/Tokyo'"), bind(), execute())
+    with RawClient(gate) as client:
+        assert codes(client.ask_extended(*deleting)) == ["42501"]
+        grant_last(gate)
+        assert codes(client.ask_extended(*setting, *deleting)) == ["42501"]
+    assert count() == 3
+
+
+@pytest.mark.usefixtures("deferring")
+def test_a_grant_is_good_again_once_the_settings_are_as_they_were(
+    gate: RunningGate, table: str, count: Callable[[], int]
+) -> None:
+    statement = query(f"DELETE FROM {table}")
+    with RawClient(gate) as client:
+        assert codes(client.ask(statement)) == ["42501"]
+        grant_last(gate)
+        send_all(client, "SET TimeZone = 'Asia/Tokyo'", "SET application_name = 'other'")
+        send_all(client, "BEGIN", "SET LOCAL DateStyle = 'SQL'", "ROLLBACK", "RESET TimeZone")
+        assert not codes(client.ask(statement))
+    assert count() == 0
+
+
 @pytest.mark.parametrize("is_extended", [False, True])
 @pytest.mark.usefixtures("deferring")
 def test_approvers_see_the_text_of_what_is_executed(gate: RunningGate, table: str, *, is_extended: bool) -> None:
