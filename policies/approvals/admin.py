@@ -3,20 +3,23 @@ a person decides in the inbox."""
 
 from __future__ import annotations
 
+import json
 from typing import Any, cast
 
-import yaml
 from django import forms
 from django.contrib import admin
-from django.http import HttpRequest, HttpResponseBase
-from django.urls import reverse
+from django.core.exceptions import PermissionDenied
+from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
+from django.urls import path, reverse
 from django.utils import timezone
+from django.utils.decorators import method_decorator
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
+from django.views.decorators.http import require_POST
 from unfold.admin import TabularInline
 from unfold.contrib.filters.admin import AutocompleteSelectFilter, ChoicesDropdownFilter, RangeDateTimeFilter
 from unfold.decorators import action, display
-from unfold.widgets import UnfoldAdminTextareaWidget, UnfoldAdminTextInputWidget
+from unfold.widgets import UnfoldAdminTextInputWidget
 
 from accounts.models import User
 from controlplane.admin import ReadOnlyTenantAdmin, TenantModelAdmin
@@ -24,8 +27,11 @@ from controlplane.authority import Power, authority_of
 from controlplane.errors import Refusal
 from controlplane.pages import asking_page
 from policies.approvals import actions
+from policies.approvals.editing import as_yaml, look_at
 from policies.approvals.models import ApprovalFlow, ApprovalGrant, ApprovalRequest, ApprovalVote
 from policies.approvals.terms import parse_terms
+from policies.documents import load_document
+from policies.engine import PolicyError
 
 MAX_DOCUMENT_CHARACTERS = 64 * 1024
 EXAMPLE = """\
@@ -41,21 +47,16 @@ STATE_LABELS = {
 }  # fmt: skip
 
 
-class ApprovalFlowForm(forms.ModelForm):  # type: ignore[type-arg]  # not subscriptable at run time
-    """A flow, its terms as YAML."""
+class TermsWidget(forms.Textarea):
+    """The editor of a flow's terms (`editing`). Without scripts it is the YAML."""
 
-    terms = forms.CharField(
-        max_length=MAX_DOCUMENT_CHARACTERS,
-        widget=UnfoldAdminTextareaWidget(
-            attrs={"rows": 16, "spellcheck": "false", "style": "font-family: ui-monospace, monospace"}
-        ),
-        help_text=(
-            "YAML. Stages are asked one after the other; approvers are roles (owner, admin, approver), groups of the "
-            "identity provider or directory, or people by address. Also: expires_after_seconds, unused_after_seconds, "
-            "forbid_sponsor, forbid_author, escalation, break_glass, auto_approve, scopes (once, template, window), "
-            "max_uses, max_window_seconds."
-        ),
-    )
+    template_name = "policies/flow_terms.html"
+
+
+class ApprovalFlowForm(forms.ModelForm):  # type: ignore[type-arg]  # not subscriptable at run time
+    """A flow, its terms as a form and as YAML."""
+
+    terms = forms.CharField(max_length=MAX_DOCUMENT_CHARACTERS, label="Terms", widget=TermsWidget)
 
     class Meta:
         model = ApprovalFlow
@@ -64,16 +65,17 @@ class ApprovalFlowForm(forms.ModelForm):  # type: ignore[type-arg]  # not subscr
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         if "terms" in self.fields:
-            self.initial["terms"] = EXAMPLE if self.instance._state.adding else as_yaml(self.instance.terms)
+            is_new = self.instance._state.adding
+            self.initial["terms"] = EXAMPLE if is_new else as_yaml(self.instance.terms)
+            attrs = {"check": reverse("admin:policies_approvalflow_check")}
+            self.fields["terms"].widget.attrs |= attrs if is_new else {**attrs, "tenant": str(self.instance.tenant_id)}
 
     def clean_terms(self) -> Any:
         """As data. The error names the line, or the field."""
         try:
-            document = yaml.safe_load(self.cleaned_data["terms"])
-        except yaml.YAMLError as error:
-            mark = getattr(error, "problem_mark", None)
-            place = f"line {mark.line + 1}" if mark else "the document"
-            raise forms.ValidationError(f"{place}: {getattr(error, 'problem', None) or 'is no YAML'}") from error
+            document = load_document(self.cleaned_data["terms"])
+        except PolicyError as error:
+            raise forms.ValidationError(f"{error.field}: {error.problem}. {error.fix}") from error
         try:
             parse_terms(document)
         except Refusal as refusal:
@@ -97,6 +99,28 @@ class ApprovalFlowAdmin(TenantModelAdmin):
         (None, {"fields": ("tenant", ("name", "is_active"), "description")}),
         ("Terms", {"fields": ("terms",)}),
     )
+
+    class Media:
+        css = {"all": ("policies/policies.css",)}
+        js = ("policies/flow.js",)
+
+    def get_urls(self) -> list[Any]:
+        """With what the editor asks while somebody types."""
+        check = path("check/", self.admin_site.admin_view(self.check_terms), name="policies_approvalflow_check")
+        return [check, *super().get_urls()]
+
+    @method_decorator(require_POST)
+    def check_terms(self, request: HttpRequest) -> HttpResponseBase:
+        """What the editor shows of what is typed; of approvers, where the person may manage. Nothing is kept."""
+        if not self.has_add_permission(request):
+            raise PermissionDenied
+        try:
+            sent = json.loads(request.body)
+        except (ValueError, RecursionError):
+            return HttpResponse(status=400)
+        asked = str(sent.get("tenant", "")) if isinstance(sent, dict) else ""
+        managed = {str(tenant_id): tenant_id for tenant_id in authority_of(request).tenant_ids(Power.MANAGE)}
+        return JsonResponse(look_at(sent, tenant_id=managed.get(asked)))
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
         """Whoever may not write sees the terms as text."""
@@ -346,11 +370,6 @@ class ApprovalGrantAdmin(ReadOnlyTenantAdmin):
             done="It covers nothing more.",
             is_dangerous=True,
         )
-
-
-def as_yaml(document: Any) -> str:
-    """As people write it."""
-    return yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=100, default_flow_style=None)
 
 
 def preformatted(text: str) -> SafeString:

@@ -20,6 +20,7 @@ from django.test import Client
 from django_scopes import scopes_disabled
 
 from controlplane.authority import Role
+from policies.approvals.models import ApprovalFlow
 from policies.models import Policy, PolicyDraft, PolicyVersion
 from policies.simulation.actions import finish
 from policies.simulation.models import Simulation
@@ -46,6 +47,7 @@ def page(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
         page = browser.new_page(viewport={"width": 1440, "height": 1000})
+        page.set_default_timeout(120_000)  # ms: the machine may be slow
         page.on("pageerror", lambda error: problems.append(str(error)))
         page.on("console", lambda said: problems.append(said.text) if "Content Security Policy" in said.text else None)
         yield page
@@ -164,3 +166,45 @@ def test_a_draft_is_proposed_reviewed_and_simulated(page: Any, live_server: Any,
     page.get_by_role("button", name="Done").click()
     page.get_by_text("Approved by").wait_for()
     page.screenshot(path=shots / "draft-7-approved.png", full_page=True)
+
+
+def test_a_flow_is_written_as_a_form_and_as_yaml_and_kept(page: Any, live_server: Any, acme: Site, shots: Path) -> None:
+    sign_in(page, live_server, acme)
+    page.goto(f"{live_server.url}/admin/policies/approvalflow/add/")
+    page.get_by_text("nothing to correct").wait_for()
+    page.screenshot(path=shots / "flow-1-new.png", full_page=True)
+    page.locator("[name=name]").fill("writes")
+    page.get_by_role("button", name="Add a stage").click()
+    second = page.locator("[data-stage]").nth(1)
+    second.get_by_label("How many have to say yes").fill("50")
+    page.get_by_text("stages[1].quorum").wait_for()
+    page.screenshot(path=shots / "flow-2-wrong.png", full_page=True)
+    second.get_by_label("How many have to say yes").fill("2")
+    second.get_by_label("Approvers: people").fill("ada@acme.example")
+    second.get_by_label("Approvers: people").press("Tab")
+    page.get_by_label("A request waits, in minutes").fill("45")
+    page.get_by_label("Somebody may let it pass alone").check()
+    page.get_by_role("button", name="Grant: window").click()
+    page.get_by_text("'ada@acme.example' has no role here that approves").wait_for()
+    page.get_by_text("nothing to correct").wait_for()
+    page.screenshot(path=shots / "flow-3-form.png", full_page=True)
+    page.get_by_role("button", name="YAML").click()
+    area = page.get_by_label("The terms as YAML")
+    assert "expires_after_seconds: 2700" in area.input_value()
+    area.fill(area.input_value().replace("2700", "2400"))
+    page.get_by_role("button", name="Form").click()
+    page.wait_for_function("document.querySelector('input[placeholder=\"60\"]').value === '40'")
+    page.get_by_text("nothing to correct").wait_for()
+    page.screenshot(path=shots / "flow-4-both.png", full_page=True)
+    page.get_by_role("button", name="Save", exact=True).click()
+    page.get_by_text("was added successfully").wait_for()
+    with scopes_disabled():
+        flow = ApprovalFlow.objects.get(name="writes")
+    assert flow.terms["stages"][1] == {
+        "approvers": {"roles": ["approver"], "people": ["ada@acme.example"]}, "quorum": 2
+    }  # fmt: skip
+    assert (flow.terms["expires_after_seconds"], flow.terms["break_glass"]) == (2400, {"roles": ["owner"]})
+    assert flow.terms["scopes"] == ["once", "window"]
+    page.goto(f"{live_server.url}/admin/policies/approvalflow/{flow.pk}/change/")
+    page.get_by_text("nothing to correct").wait_for()
+    page.screenshot(path=shots / "flow-5-change.png", full_page=True)
