@@ -120,7 +120,9 @@ def _webhook(outgoing: Outgoing) -> Sent:
 
 
 def _post(url: str, body: bytes, headers: Mapping[str, str]) -> Sent:
-    sent_headers = {"content-type": "application/json", "user-agent": "Narrowgate", **headers}
+    sent_headers = {
+        "content-type": "application/json", "user-agent": "Narrowgate", "accept-encoding": "identity", **headers
+    }  # fmt: skip
     try:
         with (
             httpx.Client(timeout=SEND_SECONDS, follow_redirects=False, trust_env=False) as client,
@@ -143,7 +145,7 @@ def _post(url: str, body: bytes, headers: Mapping[str, str]) -> Sent:
 
 def _beginning(response: httpx.Response) -> str:
     read = b""
-    for chunk in response.iter_bytes():
+    for chunk in response.iter_raw():  # whatever is packed stays so: a little may unpack to gigabytes
         read += chunk
         if len(read) > MAX_ANSWER_BYTES:
             break

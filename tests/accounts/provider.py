@@ -19,13 +19,14 @@ AUDIENCE = "narrowgate"
 @dataclass(slots=True)
 class Provider:
     """`documents` maps paths to what is served there: a JSON value, or raw bytes. `asked` lists the paths asked for,
-    `posted` has what was sent there last."""
+    `posted` has what was sent there last. `headers` go with every answer."""
 
     url: str
     keys: dict[str, RSAKey | ECKey]
     documents: dict[str, Any] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
     posted: dict[str, str] = field(default_factory=dict)
+    headers: dict[str, str] = field(default_factory=dict)
 
     @property
     def jwks_url(self) -> str:
@@ -65,6 +66,8 @@ def running_provider() -> Iterator[Provider]:
             body = document if isinstance(document, bytes) else json.dumps(document).encode()
             self.send_response(404 if document is None else 200)
             self.send_header("Content-Length", str(len(body)))
+            for name, text in provider.headers.items():
+                self.send_header(name, text)
             self.end_headers()
             self.wfile.write(body)
 

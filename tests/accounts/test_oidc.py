@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from unittest import mock
 
 import pytest
+import zstandard
 from django.conf import settings
 from django.core.cache import cache
 from django.core.exceptions import ValidationError
@@ -352,6 +354,18 @@ def test_a_provider_that_serves_no_usable_keys_is_unreachable(
     with pytest.raises(ProviderUnreachable):
         identify(token)
     assert provider.asked == ["/keys"]
+
+
+@pytest.mark.parametrize("packing", ["gzip", "zstd"])
+def test_what_a_provider_packs_is_not_unpacked(
+    provider: Provider, trust: OidcTrust, packing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = provider.sign(claims(provider))
+    keys = json.dumps(provider.documents["/keys"]).encode()
+    provider.documents["/keys"] = gzip.compress(keys) if packing == "gzip" else zstandard.compress(keys)
+    monkeypatch.setitem(provider.headers, "Content-Encoding", packing)
+    with pytest.raises(ProviderUnreachable):
+        identify(token)
 
 
 def test_without_a_cache_nobody_is_let_in(provider: Provider, trust: OidcTrust) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+import zstandard
 from django.core.exceptions import ValidationError
 from django.db import DatabaseError, connection, transaction
 from django.utils import timezone
@@ -138,6 +139,16 @@ def test_what_no_second_try_mends_is_given_up_at_once(office: Office, status: in
     office.peer.answer(status)
     assert run() == [False]
     assert only(office).state == NotificationState.GIVEN_UP
+
+
+def test_what_a_peer_packs_is_not_unpacked(office: Office) -> None:
+    office.channel(ChannelKind.WEBHOOK)
+    tell(office)
+    office.peer.answer(200, zstandard.compress(b"unpacked " * 1_000), Content_Encoding="zstd")
+    assert run() == [True]
+    assert office.peer.received[0].headers["accept-encoding"] == "identity"
+    with scope(tenant=office.tenant.pk):
+        assert "unpacked unpacked" not in DeliveryAttempt.objects.get().answer
 
 
 def test_a_redirect_is_not_followed(office: Office) -> None:
