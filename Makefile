@@ -15,8 +15,8 @@ DIGEST = $(firstword $(shell cat $(1) | sha256sum))
 DEMO_STAMP := $(VENV)/.demo-$(call DIGEST,requirements-bootstrap.txt requirements.txt requirements-embedded.txt)
 TEST_STAMP := $(VENV)/.test-$(call DIGEST,$(PINS))
 # What is compiled, and from which sources: the modules that have a .pxd beside them.
-SCANNERS := $(shell find proxyworker -name '*.pxd')
-SCAN_STAMP := $(VENV)/.scan-$(call DIGEST,setup.py $(SCANNERS) $(SCANNERS:.pxd=.py))
+TYPES := $(shell find proxyworker -name '*.pxd')
+COMPILED_STAMP := $(VENV)/.compiled-$(call DIGEST,setup.py $(TYPES) $(TYPES:.pxd=.py))
 
 .PHONY: demo test test-slow lint bench pins compile clean help
 
@@ -81,18 +81,18 @@ $(DEMO_STAMP): $(BIN)/uv
 	@rm -f $(VENV)/.demo-* $(VENV)/.test-* && touch $@
 
 compile:
-	@[ -e $(SCAN_STAMP) ] || $(MAKE) --no-print-directory $(SCAN_STAMP)
+	@[ -e $(COMPILED_STAMP) ] || $(MAKE) --no-print-directory $(COMPILED_STAMP)
 
-# A compiled scanner that is older than its source would hide it, so the old ones go first.
-$(SCAN_STAMP):
-	@rm -f $(VENV)/.scan-*; find proxyworker -name '*.so' -delete
+# A compiled module that is older than its source would hide it, so the old ones go first.
+$(COMPILED_STAMP):
+	@rm -f $(VENV)/.compiled-*; find proxyworker -name '*.so' -delete
 	@if command -v gcc >/dev/null && \
 	  $(BIN)/python -c 'import os, sys, sysconfig; sys.exit(not os.path.exists(sysconfig.get_path("include") + "/Python.h"))'; \
 	then \
-	  echo 'compiling $(SCANNERS:.pxd=.py)'; \
+	  echo 'compiling the data path'; \
 	  $(BIN)/python setup.py --quiet build_ext --inplace --force; \
 	else \
-	  echo 'no gcc, or no Python.h: $(SCANNERS:.pxd=.py) runs interpreted, and bulk reads are slower'; \
+	  echo 'no gcc, or no Python.h: the data path runs interpreted, and slower'; \
 	fi
 	@touch $@
 

@@ -79,7 +79,6 @@ class ContentStream:
         self.waiting_bytes += len(data)
         self.total_bytes += len(data)
 
-    @property
     def is_inline(self) -> bool:
         """Whether all of it is so little that `press` may run on the loop."""
         return self.total_bytes <= INLINE_BYTES

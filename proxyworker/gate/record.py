@@ -251,9 +251,7 @@ class SessionRecorder:
         """The agent is shown these bytes outside of any operation, such as a notification; flush writes them."""
         for start in range(0, len(data), CHUNK_BYTES):
             self._aside.add(data[start : start + CHUNK_BYTES])
-            piece = self._aside.press(self._aside.take())
-            if piece is not None:
-                self._content.append(piece)
+            self._keep(self._aside)
 
     def _feed(self, operation: RecordedOperation, stream: ContentStream, data: bytes) -> None:
         # A long statement or parameter comes at once: a piece of the journal has a bound.
@@ -270,10 +268,8 @@ class SessionRecorder:
         stream = operation.sent
         if stream is None:
             on_secured(0)
-        elif operation.pressing == 0 and stream.is_inline:
-            piece = stream.press(stream.take())
-            if piece is not None:
-                self._content.append(piece)
+        elif operation.pressing == 0 and stream.is_inline():
+            self._keep(stream)
             on_secured(self.flush())
         else:
             operation.on_secured.append(on_secured)
@@ -282,17 +278,23 @@ class SessionRecorder:
     def finish(self, operation: RecordedOperation) -> bool:
         """It is over. True: `flush` writes its outcome. False: `operation.on_recorded` hears of its position later."""
         operation.is_finished = True
-        streams = (operation.shown,) if operation.sent is None else (operation.shown, operation.sent)
-        if operation.pressing == 0 and all(stream.is_inline for stream in streams):
-            for stream in streams:
-                piece = stream.press(stream.take())
-                if piece is not None:
-                    self._content.append(piece)
+        shown, sent = operation.shown, operation.sent
+        if operation.pressing == 0 and shown.is_inline() and (sent is None or sent.is_inline()):
+            self._keep(shown)
+            if sent is not None:
+                self._keep(sent)
             self._records.append(self._outcome(operation))
             return True
-        for stream in streams:
-            self._press(operation, stream)
+        self._press(operation, shown)
+        if sent is not None:
+            self._press(operation, sent)
         return False
+
+    def _keep(self, stream: ContentStream) -> None:
+        """Little content: it goes into the journal as it is, with the next flush."""
+        piece = stream.press(stream.take())
+        if piece is not None:
+            self._content.append(piece)
 
     def flush(self) -> int:
         """Write what has gathered, in one write. Returns the position that has to be durable, 0 for nothing.

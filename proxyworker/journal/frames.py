@@ -124,12 +124,15 @@ def decode_header(data: bytes) -> SegmentHeader | None:
     )
 
 
-def put_record(parts: list[bytes], seq: int, chain: bytes, record: bytes, *, is_closing: bool = False) -> bytes:
-    """Add a record's frame to `parts`; `chain` is the one before it. Returns the chain after it."""
+def put_record(parts: list[bytes], seq: int, chain: bytes, record: bytes, kind: int = RECORD) -> bytes:
+    """Add a frame of this kind to `parts`, `RECORD` or `CLOSING_RECORD`; `chain` is the one before it.
+
+    Returns the chain after it.
+    """
     if len(record) > MAX_RECORD_BYTES:
         raise TooLarge(f"a record of {len(record)} bytes; the bound is {MAX_RECORD_BYTES}")
     chain = sha256(chain + record).digest()
-    prefix = _RECORD.pack(CLOSING_RECORD if is_closing else RECORD, seq, chain)
+    prefix = _RECORD.pack(kind, seq, chain)
     parts += (_LENGTH_CRC.pack(_RECORD.size + len(record), crc32(record, crc32(prefix))), prefix, record)
     return chain
 

@@ -19,6 +19,8 @@ from proxyworker.journal.cursor import read_cursor
 from proxyworker.journal.errors import JournalError, JournalFailed, JournalFull, TooLarge
 from proxyworker.journal.files import SEGMENT_BYTES, SpareSegment, lock_folder, segment_path
 from proxyworker.journal.frames import (
+    CLOSING_RECORD,
+    RECORD,
     ContentPiece,
     SegmentHeader,
     encode_header,
@@ -260,7 +262,8 @@ class Journal:
         seq, chain = self._seq, self._chain
         for record in records:
             seq += 1
-            chain = put_record(parts, seq, chain, encode(record), is_closing=type(record) is SessionClosed)
+            kind = CLOSING_RECORD if type(record) is SessionClosed else RECORD
+            chain = put_record(parts, seq, chain, encode(record), kind)
         data = b"".join(parts)
         size = len(data)
         if size > self._segment_bytes // 2:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from proxyworker.postgres.understand import CURSOR_FACTS, NAMELESS_UNKNOWN_FACTS, UNKNOWN_FACTS, Facts, NameChange
 
@@ -22,8 +23,7 @@ MAX_PORTALS: Final = 20_000
 UNNAMED: Final = b""
 
 
-@dataclass(frozen=True, slots=True)
-class Statement:
+class Statement(msgspec.Struct, frozen=True):
     """A prepared statement. `types`: its parameters', as Parse gave them; none for one that SQL made."""
 
     text: bytes

@@ -273,10 +273,10 @@ class Pipeline:
             expected.operation.fail("", NOT_EXECUTED)
         self._settle(expected, succeeded=False)
 
-    def _done(self, *, succeeded: bool) -> None:
+    def _done(self, succeeded: bool) -> None:
         self._settle(self._expected.popleft(), succeeded=succeeded)
 
-    def _settle(self, expected: Expected, *, succeeded: bool) -> None:
+    def _settle(self, expected: Expected, succeeded: bool) -> None:
         if expected.step is Step.REFUSAL:
             self.refusals -= 1
         operation = expected.operation

@@ -247,7 +247,7 @@ class PostgresSession:
             position = self._intent_position if requests.has_write else 0
             sent = self._to_target.put(data, position, unrecorded=len(cut))
             for operation in cut:
-                self._recorder.secure_sent(operation, lambda at: self._settle(self._to_target, sent, at))
+                self._recorder.secure_sent(operation, partial(self._settle, self._to_target, sent))
         requests.has_write = False
         if self._pipeline.finished:
             # Skipped at once: the target is ignoring everything until the next Sync.
@@ -270,7 +270,7 @@ class PostgresSession:
         if operation is None:
             return
         held = self._to_target.put(frame, 0, unrecorded=1)
-        self._recorder.secure_sent(operation, lambda position: self._settle(self._to_target, held, position))
+        self._recorder.secure_sent(operation, partial(self._settle, self._to_target, held))
 
     def _wait_with(self, data: bytes, *, bound_bytes: int) -> None:
         """Go on with these bytes later; above the bound the agent is not read meanwhile."""
@@ -515,7 +515,7 @@ class PostgresSession:
         position = max(self._recorder.flush(), self._intent_position)
         held = self._to_agent.put(data, position, unrecorded=len(late))
         for operation in late:
-            operation.on_recorded = lambda at: self._settle(self._to_agent, held, at)
+            operation.on_recorded = partial(self._settle, self._to_agent, held)
 
     def _finish_operations(self) -> list[RecordedOperation]:
         finished, self._pipeline.finished = self._pipeline.finished, []

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from proxyworker.wire.postgres.errors import MalformedMessage
 from proxyworker.wire.postgres.scan import HEADER_BYTES
@@ -45,8 +46,7 @@ _UINT16 = struct.Struct("!H")
 _INT32 = struct.Struct("!i")
 
 
-@dataclass(frozen=True, slots=True)
-class Parse:
+class Parse(msgspec.Struct, frozen=True):
     """Make a prepared statement. The empty name is the unnamed statement. `types`: OIDs, four bytes each, 0 for any."""
 
     statement: bytes
@@ -54,8 +54,7 @@ class Parse:
     types: bytes = b""
 
 
-@dataclass(frozen=True, slots=True)
-class Bind:
+class Bind(msgspec.Struct, frozen=True):
     """Make a portal of a statement and values. `values`: the value or None for NULL, and whether it is binary."""
 
     portal: bytes
@@ -63,16 +62,14 @@ class Bind:
     values: tuple[tuple[bytes | None, bool], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Execute:
+class Execute(msgspec.Struct, frozen=True):
     """Run a portal. `max_rows` 0: all."""
 
     portal: bytes
     max_rows: int
 
 
-@dataclass(frozen=True, slots=True)
-class Named:
+class Named(msgspec.Struct, frozen=True):
     """Describe or Close of a statement or a portal."""
 
     kind: int
