@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from accounts.models import SigningAlgorithm, TrustKind
-from accounts.trust_checks import AWS_ISSUER
+from accounts.trust_checks import AWS_CHINA_ISSUER, AWS_GOVCLOUD_ISSUER, AWS_ISSUER
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +115,8 @@ PRESETS: Final[tuple[Preset, ...]] = (
         audience="{a name of yours, such as narrowgate.example.com}",
         conditions=("account = {account}", "role = {role}"),
         label_claims=("arn", "session"),
-        hint="Choose an audience that is yours alone: what is signed for it must be good for nothing else.",
+        hint="Choose an audience that is yours alone: what is signed for it must be good for nothing else. "
+        f"In China the issuer is {AWS_CHINA_ISSUER}, in GovCloud {AWS_GOVCLOUD_ISSUER}.",
     ),
     Preset(
         slug="saml",

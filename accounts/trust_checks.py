@@ -11,8 +11,11 @@ from accounts.federation.metadata import read_saml
 from accounts.jwks import BadDocument, is_fetchable
 from accounts.models import OidcTrust, TrustKind
 
-#: The issuer of every caller identity.
+#: The issuer of caller identities, and of those of AWS's other partitions: accounts are unique within one only.
 AWS_ISSUER: Final = "https://sts.amazonaws.com"
+AWS_CHINA_ISSUER: Final = "https://sts.cn-north-1.amazonaws.com.cn"
+AWS_GOVCLOUD_ISSUER: Final = "https://sts.us-gov-west-1.amazonaws.com"
+AWS_ISSUERS: Final = (AWS_ISSUER, AWS_CHINA_ISSUER, AWS_GOVCLOUD_ISSUER)
 #: Conditions that hold in one AWS account only.
 _ANCHORS: Final = tuple(f"{claim} = " for claim in ("account", "arn", "sub", "user_id", "role_id"))
 _URL: Final = "Use an https URL without user name and fragment."
@@ -29,8 +32,8 @@ def check_trust(trust: OidcTrust) -> None:
             wrong[field] = _BRACES
     if trust.kind == TrustKind.JWT and not is_fetchable(trust.issuer):
         wrong.setdefault("issuer", _URL)
-    if trust.kind == TrustKind.AWS and trust.issuer != AWS_ISSUER:
-        wrong["issuer"] = f"The issuer is {AWS_ISSUER}."
+    if trust.kind == TrustKind.AWS and trust.issuer not in AWS_ISSUERS:
+        wrong["issuer"] = f"The issuer is {AWS_ISSUER}, in China {AWS_CHINA_ISSUER}, in GovCloud {AWS_GOVCLOUD_ISSUER}."
     if trust.jwks_url and trust.kind != TrustKind.JWT:
         wrong["jwks_url"] = "Only JWTs have keys there; leave it empty."
     elif trust.jwks_url and not is_fetchable(trust.jwks_url):
@@ -41,7 +44,7 @@ def check_trust(trust: OidcTrust) -> None:
 
 
 def check_anchors(trust: OidcTrust, rules: Iterable[Sequence[str]]) -> None:
-    """STS vouches for all of AWS: a rule must say exactly whose it is. `rules` are lists of conditions.
+    """STS vouches for all of its partition: a rule must say exactly whose it is. `rules` are lists of conditions.
 
     Raises ValidationError.
     """

@@ -6,6 +6,7 @@
 The caller keeps its secret; AWS's own service verifies the signature (SigV4), as it does for Vault and Teleport. Method
 and body are ours, so that nothing but GetCallerIdentity is ever asked (CVE-2020-16250: Vault let the caller choose).
 The audience header must be signed: what was made for another service is none for us. Only STS's own hosts are asked.
+A trust is for one partition of AWS, which its issuer names: hosts and ARNs of another are none of it.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import base64
 import binascii
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
@@ -27,7 +29,7 @@ from accounts.jwks import BadDocument, fetch_document, parse_object
 from accounts.models import TrustKind
 from accounts.oauth.once import take_once
 from accounts.oidc import VerifiedToken, find_trust
-from accounts.trust_checks import AWS_ISSUER
+from accounts.trust_checks import AWS_CHINA_ISSUER, AWS_GOVCLOUD_ISSUER, AWS_ISSUER
 
 log = structlog.get_logger(__name__)
 
@@ -43,8 +45,7 @@ MAX_AHEAD: Final = timedelta(minutes=1)
 GOOD_FOR: Final = timedelta(minutes=15)
 
 BODY: Final = {"Action": "GetCallerIdentity", "Version": "2011-06-15"}
-#: STS's regional endpoints of the partition aws; a new region needs a line here. China and GovCloud are left out:
-#: account numbers are unique within a partition only, and a rule names no partition.
+#: STS's regional endpoints of the partition aws; a new region needs a line here.
 REGIONS: Final = (
     "af-south-1", "ap-east-1", "ap-east-2", "ap-northeast-1", "ap-northeast-2", "ap-northeast-3", "ap-south-1",
     "ap-south-2", "ap-southeast-1", "ap-southeast-2", "ap-southeast-3", "ap-southeast-4", "ap-southeast-5",
@@ -52,7 +53,32 @@ REGIONS: Final = (
     "eu-south-1", "eu-south-2", "eu-west-1", "eu-west-2", "eu-west-3", "il-central-1", "me-central-1", "me-south-1",
     "mx-central-1", "sa-east-1", "us-east-1", "us-east-2", "us-west-1", "us-west-2",
 )  # fmt: skip
-HOSTS: Final = frozenset({"sts.amazonaws.com", *(f"sts.{region}.amazonaws.com" for region in REGIONS)})
+
+
+@dataclass(frozen=True, slots=True)
+class Partition:
+    """A part of AWS with accounts of its own: as ARNs name it, and STS's hosts there."""
+
+    name: str
+    issuer: str
+    hosts: frozenset[str]
+
+
+#: Account numbers are unique within a partition only.
+PARTITIONS: Final = (
+    Partition("aws", AWS_ISSUER, frozenset({"sts.amazonaws.com", *(f"sts.{one}.amazonaws.com" for one in REGIONS)})),
+    Partition(
+        "aws-cn",
+        AWS_CHINA_ISSUER,
+        frozenset({"sts.cn-north-1.amazonaws.com.cn", "sts.cn-northwest-1.amazonaws.com.cn"}),
+    ),
+    Partition(
+        "aws-us-gov",
+        AWS_GOVCLOUD_ISSUER,
+        frozenset({"sts.us-gov-west-1.amazonaws.com", "sts.us-gov-east-1.amazonaws.com"}),
+    ),
+)
+_PARTITION_OF: Final = {host: partition for partition in PARTITIONS for host in partition.hosts}
 HEADERS: Final = frozenset(
     {
         "authorization", "content-length", "content-type", "host", "x-amz-content-sha256", "x-amz-date",
@@ -65,7 +91,9 @@ _AUTHORIZATION: Final = re.compile(
     r"AWS4-HMAC-SHA256 Credential=[A-Z0-9]{16,128}/[0-9]{8}/[a-z0-9-]{4,30}/sts/aws4_request, ?"
     r"SignedHeaders=(?P<signed>[a-z0-9-]+(;[a-z0-9-]+)*), ?Signature=(?P<signature>[0-9a-f]{64})"
 )
-_ARN: Final = re.compile(r"arn:aws:(?:iam|sts)::(?P<account>[0-9]{12}):(?P<rest>[!-~]{1,1000})")
+_ARN: Final = re.compile(
+    r"arn:(?P<partition>aws[a-z-]{0,20}):(?:iam|sts)::(?P<account>[0-9]{12}):(?P<rest>[!-~]{1,1000})"
+)
 _RESULT: Final = ("Arn", "UserId", "Account")
 _STS: Final = "{https://sts.amazonaws.com/doc/2011-06-15/}"
 
@@ -79,11 +107,12 @@ def verify_caller_identity(encoded: str, *, now: datetime, tenant_id: UUID | Non
     signed = frozenset(authorization["signed"].split(";"))
     if not (signed >= _MUST_BE_SIGNED and set(headers) >= signed - {"host"}):
         raise BadCredential("aws: a header that must be signed isn't, or isn't there")
-    trust = find_trust(TrustKind.AWS, AWS_ISSUER, [headers[AUDIENCE_HEADER]], tenant_id=tenant_id)
+    partition = _PARTITION_OF[host]
+    trust = find_trust(TrustKind.AWS, partition.issuer, [headers[AUDIENCE_HEADER]], tenant_id=tenant_id)
     signed_at = _signed_at(headers["x-amz-date"])
     if not now - MAX_AGE <= signed_at <= now + MAX_AHEAD:
         raise BadCredential("aws: not signed just now")
-    claims = _claims(_asked(host, headers), audience=trust.audience)
+    claims = _claims(_asked(host, headers), partition=partition, audience=trust.audience)
     proof = f"aws\x00{authorization['signature']}"
     if not take_once(proof, tenant_id=trust.tenant_id, expires_at=signed_at + MAX_AGE + MAX_AHEAD):
         raise BadCredential("aws: used before")
@@ -101,7 +130,7 @@ def _read(encoded: str) -> tuple[str, dict[str, str]]:
         raise BadCredential("aws: no JSON object in base64") from None
     url, given = document.get("url"), document.get("headers")
     host = url.removeprefix("https://").removesuffix("/") if isinstance(url, str) else ""
-    if set(document) != {"url", "headers"} or host not in HOSTS or url != f"https://{host}/":
+    if set(document) != {"url", "headers"} or host not in _PARTITION_OF or url != f"https://{host}/":
         raise BadCredential("aws: the URL isn't STS's")
     if not isinstance(given, dict) or not all(_is_value(value) for value in given.values()):
         raise BadCredential("aws: headers that aren't texts")
@@ -139,7 +168,7 @@ def url_of(host: str) -> str:
     return f"https://{host}/"
 
 
-def _claims(answer: bytes, *, audience: str) -> dict[str, Any]:
+def _claims(answer: bytes, *, partition: Partition, audience: str) -> dict[str, Any]:
     """`sub` and `arn`, `account`, `user_id`; of a role `role`, `role_id` and `session`, of a user `user`."""
     try:
         root = parse_safely(answer)
@@ -150,8 +179,10 @@ def _claims(answer: bytes, *, audience: str) -> dict[str, Any]:
     arn = _ARN.fullmatch(said["Arn"])
     if arn is None or root.tag != f"{_STS}GetCallerIdentityResponse" or arn["account"] != said["Account"]:
         raise BadCredential("aws: STS's answer names nobody")
+    if arn["partition"] != partition.name:
+        raise BadCredential("aws: STS's answer names somebody of another partition")
     claims = {
-        "iss": AWS_ISSUER, "aud": audience, "sub": said["Arn"], "arn": said["Arn"], "account": said["Account"],
+        "iss": partition.issuer, "aud": audience, "sub": said["Arn"], "arn": said["Arn"], "account": said["Account"],
         "user_id": said["UserId"],
     }  # fmt: skip
     kind, *names = arn["rest"].split("/")

@@ -12,13 +12,14 @@ import pytest
 from django.core.cache import cache
 from django.core.exceptions import ValidationError
 from django.utils import timezone
+from django_scopes import scope
 
 from accounts import actions
 from accounts.identify import IdentifiedAgent, identify_agent
 from accounts.models import OidcTrust, TrustKind
 from accounts.oauth import aws
 from accounts.oauth.exchange import AWS_CALLER, TOKEN_EXCHANGE
-from accounts.trust_checks import AWS_ISSUER
+from accounts.trust_checks import AWS_CHINA_ISSUER, AWS_GOVCLOUD_ISSUER, AWS_ISSUER
 from tests.accounts.conftest import Site, make_trust
 from tests.accounts.sts import ANSWER, HOST, ROLE_ARN, Caller, Sts, running_sts, signed_headers
 from tests.accounts.test_oauth import post, refused
@@ -147,6 +148,37 @@ def test_the_global_endpoint_is_asked_too(acme: Site, sts: Sts, caller: Caller, 
 
 
 # ---------------------------------------------------------------- what isn't for us, or isn't theirs
+
+
+CHINA = ("aws-cn", AWS_CHINA_ISSUER, "sts.cn-northwest-1.amazonaws.com.cn")
+GOVCLOUD = ("aws-us-gov", AWS_GOVCLOUD_ISSUER, "sts.us-gov-east-1.amazonaws.com")
+
+
+@pytest.mark.parametrize(("partition", "issuer", "host"), [CHINA, GOVCLOUD])
+def test_a_trust_for_another_partition_asks_its_sts_and_takes_its_arns(
+    acme: Site, sts: Sts, caller: Caller, partition: str, issuer: str, host: str
+) -> None:
+    make_aws_trust(acme, issuer=issuer)
+    caller.arn = ROLE_ARN.replace("arn:aws:", f"arn:{partition}:")
+    identified = got(present(headers_of(caller, host=host), url=f"https://{host}/"))
+    assert identified.labels == {"arn": caller.arn}
+    assert sts.asked[0][1]["host"] == host
+
+
+@pytest.mark.parametrize(("partition", "issuer", "host"), [CHINA, GOVCLOUD])
+def test_the_same_account_of_another_partition_is_another(
+    acme: Site, sts: Sts, caller: Caller, partition: str, issuer: str, host: str
+) -> None:
+    make_aws_trust(acme)
+    refused_unasked(present(headers_of(caller, host=host), url=f"https://{host}/"), sts)
+    caller.arn = ROLE_ARN.replace("arn:aws:", f"arn:{partition}:")
+    refused(present(headers_of(caller)), "invalid_grant")
+    with scope(tenant=acme.tenant):
+        OidcTrust.objects.update(issuer=issuer)
+    sts.asked.clear()
+    refused_unasked(present(headers_of(caller)), sts)
+    caller.arn = ROLE_ARN
+    refused(present(headers_of(caller, host=host), url=f"https://{host}/"), "invalid_grant")
 
 
 def test_a_request_is_good_once(sts: Sts, caller: Caller, trust: OidcTrust) -> None:
