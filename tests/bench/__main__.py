@@ -113,8 +113,12 @@ def main() -> None:
     arguments = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     arguments.add_argument("--seconds", type=int, default=5, help="of each pgbench run (5)")
     arguments.add_argument("--rounds", type=int, default=5, help="counted runs of each peer and case (5)")
+    arguments.add_argument("--processes", type=int, default=1, help="of the gate (1)")
     options = arguments.parse_args()
-    with tempfile.TemporaryDirectory(prefix="narrowgate-bench-") as name, peers(Path(name)) as ways:
+    with (
+        tempfile.TemporaryDirectory(prefix="narrowgate-bench-") as name,
+        peers(Path(name), processes=options.processes) as ways,
+    ):
         _run(ways[0], "pgbench", "-i", "-q", "-s", str(SCALE))
         print(f"{os.cpu_count()} processors; TLS on every leg; the gate records durably; ratios are of throughput")
         for case in cases(options.seconds):

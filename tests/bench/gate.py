@@ -1,19 +1,24 @@
 """The gate of the benchmark, a process of its own: the real data path and journal, a scripted control plane.
 
-Reads one JSON object from standard input, prints "port ca-file" once it listens, and ends with its standard input. The
-control plane is scripted because it runs elsewhere in production: here it would take the processors under measurement.
+Reads one JSON object from standard input, prints "port ca-file" once it listens, and ends with its standard input. With
+"processes" above 1, so many share the port, each with its own journal, as those of one worker do. The control plane is
+scripted because it runs elsewhere in production: here it would take the processors under measurement.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import os
+import signal
 import sys
 from pathlib import Path
 
 import structlog
 
+from controlplane.supervisor.embedded import free_port
 from proxyworker.contract import Secret, TargetEndpoint, TlsMode, UpstreamCredential
+from proxyworker.processes import die_with
 from tests.proxyworker.postgres.gate import RunningGate, ScriptedControlPlane
 
 
@@ -37,7 +42,16 @@ def main() -> None:
         ),
         credential=UpstreamCredential(username=settings["user"], secret=Secret(settings["password"])),
     )
-    with RunningGate(Path(settings["folder"]), control, remember=False) as gate:
+    gate = RunningGate(Path(settings["folder"]), control, remember=False, listen_port=free_port())
+    for number in range(1, settings["processes"]):
+        parent = os.getpid()
+        if not os.fork():
+            die_with(parent)
+            gate.folder = gate.folder / f"process-{number}"
+            gate.folder.mkdir()
+            with gate:
+                signal.pause()
+    with gate:
         print(gate.port, gate.ca_file, flush=True)
         sys.stdin.read()
 

@@ -57,12 +57,16 @@ def _processor_seconds(process_id: int) -> float:
 def _children(process_id: int) -> list[int]:
     # Each thread has its own: the gate's loop, which starts the process that syncs, isn't in the first one.
     threads = Path(f"/proc/{process_id}/task").iterdir()
-    return [int(child) for thread in threads for child in (thread / "children").read_text().split()]
+    children = [int(child) for thread in threads for child in (thread / "children").read_text().split()]
+    return [one for child in children for one in (child, *_children(child))]
 
 
 @contextmanager
-def peers(folder: Path) -> Iterator[list[Peer]]:
-    """A target cluster and the ways to it. pgbouncer is left out, by name, where it is not installed."""
+def peers(folder: Path, *, processes: int) -> Iterator[list[Peer]]:
+    """A target cluster and the ways to it, of which the gate has so many processes.
+
+    pgbouncer is left out, by name, where it is not installed.
+    """
     authority = trustme.CA()
     issued = authority.issue_cert(LOOPBACK, "localhost")
     ca_file, certificate = folder / "ca.pem", Certificate(folder / "chain.pem", folder / "key.pem")
@@ -78,7 +82,7 @@ def peers(folder: Path) -> Iterator[list[Peer]]:
         target.ensure_database(DATABASE, owner=ROLE)
         direct = _environment(target.port, ROLE, password, ca_file)
         with (
-            _gate(folder, target.port, password, ca_file) as gate,
+            _gate(folder, target.port, password, ca_file, processes) as gate,
             _pgbouncer(folder, target.port, password, ca_file, certificate) as pgbouncer,
         ):
             yield [Peer("direct", direct), *pgbouncer, gate]
@@ -92,11 +96,11 @@ def _environment(port: int, user: str, password: str, ca_file: Path) -> dict[str
 
 
 @contextmanager
-def _gate(folder: Path, port: int, password: str, ca_file: Path) -> Iterator[Peer]:
+def _gate(folder: Path, port: int, password: str, ca_file: Path, processes: int) -> Iterator[Peer]:
     (folder / "gate").mkdir()
     settings = {
         "host": LOOPBACK, "port": port, "database": DATABASE, "user": ROLE, "password": password,
-        "ca_file": str(ca_file), "folder": str(folder / "gate"),
+        "ca_file": str(ca_file), "folder": str(folder / "gate"), "processes": processes,
     }  # fmt: skip
     with subprocess.Popen(
         [sys.executable, "-m", "tests.bench.gate"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True

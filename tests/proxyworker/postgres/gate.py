@@ -215,7 +215,10 @@ def verifier_text(password: str, salt: bytes) -> str:
 class RunningGate:
     """A listener, its journal and its loop, in a thread."""
 
-    def __init__(self, folder: Path, control: ScriptedControlPlane, *, remember: bool = True) -> None:
+    def __init__(
+        self, folder: Path, control: ScriptedControlPlane, *, remember: bool = True, listen_port: int = 0
+    ) -> None:
+        self._listen_port = listen_port
         self._journal_class = RememberingJournal if remember else Journal
         authority = trustme.CA()
         self.ca_file = folder / "gate-ca.pem"
@@ -279,7 +282,7 @@ class RunningGate:
             clock=time.time,
         )
         listener = await serve(
-            listen=("127.0.0.1", 0), tls=self._tls, certificate=self.certificate, services=self.services
+            listen=("127.0.0.1", self._listen_port), tls=self._tls, certificate=self.certificate, services=self.services
         )
         self.port = listener.address[1]
         self._started.set()
