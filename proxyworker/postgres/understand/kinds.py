@@ -72,7 +72,6 @@ STATEMENT_KINDS: Final[dict[str, StatementKind]] = {
     "DropStmt": _ddl(Hazard.DROP),
     "IndexStmt": _ddl(),
     "RenameStmt": _ddl(),
-    "ReplicaIdentityStmt": _ddl(),
     "RuleStmt": _ddl(),
     "SecLabelStmt": _ddl(Hazard.GRANT),
     "ViewStmt": _ddl(),
@@ -85,7 +84,7 @@ STATEMENT_KINDS: Final[dict[str, StatementKind]] = {
     "AlterTSConfigurationStmt": _WIDE,
     "AlterTSDictionaryStmt": _WIDE,
     "AlterTypeStmt": _WIDE,
-    "CompositeTypeStmt": _WIDE,
+    "CompositeTypeStmt": _ddl(),
     "CreateAmStmt": _ddl(Hazard.UNTRUSTED_LANGUAGE, objects=Objects.UNRESOLVED),
     "CreateCastStmt": _WIDE,
     "CreateConversionStmt": _WIDE,
@@ -173,4 +172,4 @@ STATEMENT_KINDS: Final[dict[str, StatementKind]] = {
 }
 
 #: Types of the parser's tree that end in Stmt and never stand as a statement of their own.
-NO_STATEMENTS: Final = frozenset({"PLAssignStmt", "RawStmt", "ReturnStmt", "SetOperationStmt"})
+NO_STATEMENTS: Final = frozenset({"PLAssignStmt", "RawStmt", "ReplicaIdentityStmt", "ReturnStmt", "SetOperationStmt"})

@@ -29,7 +29,10 @@ _HAZARDS_OF_OBJECTS: Final = {
     "OBJECT_TABLESPACE": Hazard.SERVER_FILE,
     "OBJECT_LARGEOBJECT": Hazard.LARGE_OBJECT,
     "OBJECT_LANGUAGE": Hazard.UNTRUSTED_LANGUAGE,
+    "OBJECT_POLICY": Hazard.GRANT,
 }
+#: With CASCADE they reach what hangs on the objects that the text names.
+_CASCADING: Final = frozenset({Kind.DDL, Kind.TRUNCATE})
 _TRUSTED_LANGUAGES: Final = frozenset({"sql", "plpgsql", "pltcl", "plperl", "plv8"})
 _OFF: Final = frozenset({"false", "off", "0"})
 _HAZARDS_OF_COMMANDS: Final = {
@@ -37,6 +40,11 @@ _HAZARDS_OF_COMMANDS: Final = {
     "AT_DropConstraint": Hazard.DROP,
     "AT_DetachPartition": Hazard.DROP,
     "AT_ChangeOwner": Hazard.GRANT,
+    "AT_EnableRowSecurity": Hazard.GRANT,
+    "AT_DisableRowSecurity": Hazard.GRANT,
+    "AT_ForceRowSecurity": Hazard.GRANT,
+    "AT_NoForceRowSecurity": Hazard.GRANT,
+    "AT_GenericOptions": Hazard.DBLINK,
 }
 
 
@@ -124,6 +132,8 @@ class Utilities:
                     kind, part.get("schemaname", ""), part["relname"], is_temporary=part.get("relpersistence") == "t"
                 )
             elif isinstance(part, dict):
+                if part.get("behavior") == "DROP_CASCADE" and kind in _CASCADING:
+                    self._accesses.add(kind, UNRESOLVED)
                 waiting += [value for key, value in reversed(part.items()) if key == name or not self._note(key, value)]
         if name == "ExecuteStmt":
             self._execute(node)
