@@ -89,9 +89,9 @@ def _is_refused(demo: Demo) -> bool:
 
 
 def test_two_worker_processes_share_a_budget(running: Demo, rule: str, tmp_path: Path) -> None:
-    with second_worker(running, tmp_path) as port:
+    with second_worker(running, tmp_path) as second:
         with ThreadPoolExecutor(2) as clients:
-            passed = list(clients.map(passes, (running.dsn(), through(running, port))))
+            passed = list(clients.map(passes, (running.dsn(), through(running, second))))
         print(f"\nof {LIMIT} operations {passed} passed through two workers", end="")
         assert LIMIT - 8 <= sum(passed) <= LIMIT  # what was asked before may be told only now; each has leased two
         eventually(lambda: sum(passed) <= budget(running, rule)["now"]["used"]["operations"] <= LIMIT)
@@ -129,8 +129,8 @@ def test_two_workers_show_no_more_addresses_than_a_limit_has_and_follow_labels(r
     few: dict[str, Any] = {"name": f"addresses-{next(_NUMBERS)}", "effect": "limit", "agents": ["*"], "targets": ["*"]}
     few["limit"] = {"per": "day", "distinct": 10, "labels": ["email"]}
     send(running, "POST", f"policies/{policy['id']}/publish/", {"rules": [few], "message": "a drill"})
-    with second_worker(running, tmp_path) as port:
-        asked = (running.dsn(), list(range(1, 30))), (through(running, port), list(range(40, 11, -1)))
+    with second_worker(running, tmp_path) as second:
+        asked = (running.dsn(), list(range(1, 30))), (through(running, second), list(range(40, 11, -1)))
         with ThreadPoolExecutor(2) as clients:
             one, other = clients.map(addresses, *zip(*asked, strict=True))
     assert len(one | other) == 10

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 from typing import Any
+from uuid import UUID
 
 import pytest
 from channels.db import database_sync_to_async
 from django.utils import timezone
 
 from controlplane.authority import Role
+from policies.approvals.models import ApprovalRequest, Mode
 from proxyworker.contract import (
     LINK_VERSION,
     Ack,
@@ -20,6 +23,7 @@ from proxyworker.contract import (
     Revoke,
     SessionGrant,
 )
+from sessions.approving import News, news_of
 from sessions.killing.actions import kill
 from sessions.link import CLOSE_FAULT
 from sessions.models import AgentSession
@@ -30,7 +34,7 @@ from targets.processes.access import linked_processes
 from targets.processes.models import WorkerProcess
 from tests.sessions.conftest import Site
 from tests.sessions.linking import ScriptedWorker, connected, question, signed_on
-from tests.sessions.people import person, signed_in
+from tests.sessions.people import an_approval, person, signed_in
 from tests.sessions.records import JournalScript, closed, opened
 from tests.sessions.test_link import agent_token, run
 
@@ -109,6 +113,24 @@ async def test_the_worker_reports_what_all_of_its_processes_do(acme: Site) -> No
             await has_answered(worker)
         row = await run(acme, lambda: ProxyWorker.objects.get(pk=acme.worker.pk))
         assert (row.reported_sessions, row.reported_journal_bytes) == (7, 5120)
+
+
+@pytest.mark.parametrize("mode", [Mode.HOLD, Mode.DEFER])
+async def test_what_waits_is_asked_about_in_the_process_that_has_the_session(acme: Site, mode: Mode) -> None:
+    def news(process: int) -> News:
+        held = {request_id} if process else set()  # a link knows what its own process holds
+        return news_of(replace(acme.linked, process=process), held, now=timezone.now())
+
+    def wait() -> UUID:
+        session = acme.session()
+        AgentSession.objects.filter(pk=session.pk).update(process=1)
+        _, request = an_approval(acme, session)
+        ApprovalRequest.objects.filter(pk=request.pk).update(mode=mode, preview_asked_at=timezone.now())
+        return request.pk
+
+    request_id = await run(acme, wait)
+    assert (await run(acme, lambda: news(0))).previews == {}
+    assert [asked for asked, _ in (await run(acme, lambda: news(1))).previews] == [request_id]
 
 
 async def test_the_admin_and_rest_tell_of_each_process(acme: Site) -> None:
