@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from math import inf
 from typing import TYPE_CHECKING, Final, Protocol
@@ -170,6 +171,20 @@ class Budgets:
             self._start()
 
 
+@dataclass(slots=True)
+class _Asked:
+    """What the rules that an operation is under say: the budgets, and the shortest time."""
+
+    pools: list[_Pool] = field(default_factory=list)
+    values: list[ValuePool] = field(default_factory=list)
+    seconds: int = 0
+    seconds_rule: str = ""
+
+    def problem(self) -> Exhausted | Waiting | None:
+        """What keeps the operation back."""
+        return worst([*(pool.check(_ALL) for pool in self.pools), *(pool.ready() for pool in self.values)])
+
+
 class Meter:
     """What one session may still do."""
 
@@ -181,27 +196,35 @@ class Meter:
 
     def admit(self, obligations: Sequence[Obligation]) -> Charge | Exhausted | Waiting | None:
         """Take one operation from each budget that these rules set; None: they set none. A refusal takes nothing."""
-        pools: list[_Pool] = []
-        values: list[ValuePool] = []
-        seconds, seconds_rule = 0, ""
+        asked = self._ask(obligations)
+        if not asked.pools and not asked.values and not asked.seconds:
+            return None
+        problem = asked.problem()
+        if problem is not None:
+            return problem
+        for pool in asked.pools:
+            pool.use(1, 0, 0)
+        return Charge(
+            asked.pools, statement_seconds=asked.seconds, seconds_rule=asked.seconds_rule, values=asked.values
+        )
+
+    def check(self, obligations: Sequence[Obligation]) -> Exhausted | Waiting | None:
+        """What `admit` would say against the operation, with nothing taken."""
+        return self._ask(obligations).problem()
+
+    def _ask(self, obligations: Sequence[Obligation]) -> _Asked:
+        asked = _Asked()
         for obligation in obligations:
             limit = obligation.limit
             if limit is None:
                 continue
-            if limit.statement_seconds and (not seconds or limit.statement_seconds < seconds):
-                seconds, seconds_rule = limit.statement_seconds, obligation.rule
+            if limit.statement_seconds and (not asked.seconds or limit.statement_seconds < asked.seconds):
+                asked.seconds, asked.seconds_rule = limit.statement_seconds, obligation.rule
             if limit.operations or limit.rows or limit.bytes:
-                pools.append(self._pool(obligation.rule, limit))
+                asked.pools.append(self._pool(obligation.rule, limit))
             if limit.distinct:
-                values.append(self.values_of(obligation.rule, limit))
-        if not pools and not values and not seconds:
-            return None
-        problem = worst([*(pool.check(_ALL) for pool in pools), *(pool.ready() for pool in values)])
-        if problem is not None:
-            return problem
-        for pool in pools:
-            pool.use(1, 0, 0)
-        return Charge(pools, statement_seconds=seconds, seconds_rule=seconds_rule, values=values)
+                asked.values.append(self.values_of(obligation.rule, limit))
+        return asked
 
     def values_of(self, rule: str, limit: Limit) -> ValuePool:
         """The rule's budget of distinct values."""
@@ -301,7 +324,8 @@ class _Leased(_Pool):
     @property
     def is_idle(self) -> bool:
         """Nothing takes from it, and nothing has lately."""
-        return not self._holders and self._loop.time() - self._used_at > 2 * REPORT_SECONDS
+        is_asking = self._asking is not None  # what comes of it would be nobody's, and could not be given back
+        return not self._holders and not is_asking and self._loop.time() - self._used_at > 2 * REPORT_SECONDS
 
     @property
     def _wanted(self) -> Amounts:

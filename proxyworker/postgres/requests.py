@@ -355,8 +355,12 @@ class Requests:
         decision = self._with_limits_of_cursors(facts, decision)
         held = self.held
         charge: Charge | Exhausted | None = None
-        if decision.obligations and _may_pass_now(decision, held, granted_under) and not _is_free(facts.operation):
-            found = self._meter.admit(decision.obligations, statement, facts)
+        may_pass_now = _may_pass_now(decision, held, granted_under)
+        is_limited = decision.effect is not Effect.DENY and decision.obligations and not _is_free(facts.operation)
+        if is_limited and (may_pass_now or held is None):
+            # What a limit refuses anyway isn't put before an approver.
+            take = self._meter.admit if may_pass_now else self._meter.check
+            found = take(decision.obligations, statement, facts)
             if isinstance(found, Waiting):
                 self.waits_for_budget = True
                 found.then(self._budget_known)
@@ -385,7 +389,7 @@ class Requests:
                 )
                 return None
             self.has_write = True  # the record of the approval is on disk before the target hears of it
-        elif decision.effect is Effect.REQUIRE_APPROVAL and granted_under != decision.policy_version:
+        elif not may_pass_now and not isinstance(charge, Exhausted):
             self.held = HeldOperation(
                 operation=operation,
                 statement=statement,

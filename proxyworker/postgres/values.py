@@ -126,6 +126,29 @@ class CountedValues:
         self, obligations: Sequence[Obligation], statement: Statement, facts: Facts
     ) -> Charge | Exhausted | Waiting | None:
         """As `Meter.admit`; a statement whose values couldn't be counted is refused."""
+        plans = self._plans_for(obligations, statement, facts)
+        if isinstance(plans, Exhausted | Waiting):
+            return plans
+        charge = self._meter.admit(obligations)
+        if plans and isinstance(charge, Charge) and self._catalog is not None:
+            described = self._described.get((statement.text, statement.types))
+            charge.watch = Watch(
+                [_Lane(pool, plan, self._catalog) for pool, plan in zip(charge.values, plans, strict=True)],
+                described=described,
+                on_described=lambda fields: self._describe(statement, fields),
+            )
+        return charge
+
+    def check(
+        self, obligations: Sequence[Obligation], statement: Statement, facts: Facts
+    ) -> Exhausted | Waiting | None:
+        """What `admit` would say against it, with nothing taken."""
+        plans = self._plans_for(obligations, statement, facts)
+        return plans if isinstance(plans, Exhausted | Waiting) else self._meter.check(obligations)
+
+    def _plans_for(
+        self, obligations: Sequence[Obligation], statement: Statement, facts: Facts
+    ) -> list[Plan] | Exhausted | Waiting:
         distinct = [one for one in obligations if one.limit is not None and one.limit.distinct]
         plans: list[Plan] = []
         if distinct:
@@ -139,15 +162,7 @@ class CountedValues:
                 if isinstance(plan, Exhausted):
                     return plan
                 plans.append(plan)
-        charge = self._meter.admit(obligations)
-        if plans and isinstance(charge, Charge) and self._catalog is not None:
-            described = self._described.get((statement.text, statement.types))
-            charge.watch = Watch(
-                [_Lane(pool, plan, self._catalog) for pool, plan in zip(charge.values, plans, strict=True)],
-                described=described,
-                on_described=lambda fields: self._describe(statement, fields),
-            )
-        return charge
+        return plans
 
     def describing(self, statement: Statement) -> Callable[[bytes], None] | None:
         """Who hears how a prepared statement is described; None: nobody needs to."""

@@ -19,6 +19,7 @@ from proxyworker.contract import (
     TargetEndpoint,
     TlsMode,
     UpstreamCredential,
+    ValuesCounted,
 )
 from proxyworker.errors import LinkUnavailable
 from proxyworker.gate import meter as meter_module
@@ -52,6 +53,9 @@ class Link:
         if not self.is_up:
             raise LinkUnavailable("there is no link")
         return self.counted.reserve(**asked)
+
+    async def count_values(self, **asked: Any) -> ValuesCounted:
+        return self.counted.count(**asked)
 
 
 class Worker:

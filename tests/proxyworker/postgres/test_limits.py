@@ -125,6 +125,19 @@ def test_what_is_rejected_costs_nothing_and_what_is_deferred_neither(
         assert passes(connection) == 5
 
 
+def test_what_a_limit_refuses_is_not_put_before_an_approver(gate: RunningGate, control: ScriptedControlPlane) -> None:
+    ask = Rule(
+        name="ask", effect=Effect.REQUIRE_APPROVAL, agents=("*",), targets=("*",), operations=("delete",),
+        approval=Approval(flow="dba", mode=ApprovalMode.HOLD),
+    )  # fmt: skip
+    control.rules = (EVERYTHING, ask, limited(operations=2))
+    with connected(gate) as connection:
+        assert passes(connection) == 2
+        with pytest.raises(psycopg.errors.ConfigurationLimitExceeded, match="2 operations per day"):
+            connection.execute("DELETE FROM pg_class WHERE false")
+    assert control.approvals == {}
+
+
 @pytest.mark.parametrize("limit", [{"rows": 10_000}, {"bytes": 1_000_000}])
 def test_a_statement_that_comes_to_its_limit_is_cut_and_the_session_lives_on(
     gate: RunningGate, control: ScriptedControlPlane, limit: dict[str, int]
