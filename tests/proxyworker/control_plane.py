@@ -36,6 +36,7 @@ from proxyworker.contract import (
     BudgetLease,
     Challenge,
     CloseSession,
+    CountValues,
     Enrol,
     FromControlPlane,
     FromWorker,
@@ -61,6 +62,7 @@ from proxyworker.contract import (
     TlsMode,
     UploadTicket,
     UpstreamCredential,
+    ValuesCounted,
     Welcome,
     WithdrawApproval,
     decode_from_worker,
@@ -214,7 +216,7 @@ class ControlPlane:
         await socket.send(encode(Refused(request_id=0, code=code, reason="no")))
         await socket.close(4401)
 
-    async def _answer(self, socket: ServerConnection, frame: FromWorker) -> None:  # noqa: PLR0912 - an arm a frame
+    async def _answer(self, socket: ServerConnection, frame: FromWorker) -> None:  # noqa: C901, PLR0912 - an arm a frame
         match frame:
             case OpenSession():
                 if frame.target == self.slow_target:
@@ -249,6 +251,10 @@ class ControlPlane:
                 refused = Refused(request_id, RefusalCode.UNAVAILABLE, "nothing is counted now")
                 lease = BudgetLease(request_id, wanted, wanted, period_start=0.0, resets_at=60.0, lasts_seconds=30.0)
                 await socket.send(encode(refused if rule == "uncounted" else lease))
+            case CountValues(request_id=request_id, rule=rule, values=values):
+                refused = Refused(request_id, RefusalCode.UNAVAILABLE, "nothing is counted now")
+                counted = ValuesCounted(request_id, len(values) // 16, 7, Secret("00" * 32), 0.0, 60.0)
+                await socket.send(encode(refused if rule == "uncounted" else counted))
             case CloseSession() | Heartbeat() | WithdrawApproval() | ApprovalPreview():
                 pass
             case _:

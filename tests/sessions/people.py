@@ -22,8 +22,8 @@ from proxyworker.contract import OutcomeStatus, Parameter
 from sessions.ingest import append_records
 from sessions.models import AgentSession, ContentSegment, JournalBatch, SessionRefusal
 from sessions.models import Operation as OperationRow
-from targets.actions import issue_join_token
-from targets.models import Credential
+from targets.actions import add_column_label, issue_join_token
+from targets.models import ColumnLabel, Credential
 from tests.sessions.conftest import Site
 from tests.sessions.records import JournalScript, intent, opened, outcome
 
@@ -112,6 +112,8 @@ def furnish(site: Site) -> dict[str, Any]:
         token, _ = issue_join_token(
             tenant=site.tenant, worker_name="edge-2", lifetime=timedelta(hours=1), acting_user=None
         )
+        label = ColumnLabel(tenant=site.tenant, target=site.target, table="customers", column="email", label="email")
+        add_column_label(label, acting_user=None)
         now = timezone.now()
         refusal = SessionRefusal.objects.create(
             tenant=site.tenant,
@@ -135,6 +137,7 @@ def furnish(site: Site) -> dict[str, Any]:
             "target": site.target,
             "credential": Credential.objects.get(),
             "proxyworker": site.worker,
+            "columnlabel": label,
             "jointoken": token,
             "policy": Policy.objects.get(),
             "policyversion": PolicyVersion.objects.get(),

@@ -23,6 +23,7 @@ APPS = {
     "credential": "targets",
     "proxyworker": "targets",
     "jointoken": "targets",
+    "columnlabel": "targets",
     "policy": "policies",
     "policyversion": "policies",
     "approvalflow": "policies",

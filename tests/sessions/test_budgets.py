@@ -253,6 +253,9 @@ async def test_over_the_link_a_lease_is_an_answer_and_a_fault_ends_the_link(acme
         assert str(session.pk) == grant.session_id
         await worker.send(asked(session))
         assert (await worker.receive(BudgetLease)).granted == Amounts(4)
+        await worker.send(CountValues(6, str(session.pk), "support/few", FEW_VALUES, b"a" * 16 + b"b" * 16))
+        told = await worker.receive(ValuesCounted)
+        assert (told.request_id, told.accepted, told.used) == (6, 2, 2)
         await worker.send(asked(foreign))
         assert await worker.closed_with() == CLOSE_FAULT
 

@@ -31,8 +31,6 @@ from policies.notifying.actions import announce, save_channel
 from policies.notifying.models import ChatIdentity, Event, Notification, NotificationChannel
 from policies.simulation.actions import start_simulation, start_suggestion
 from sessions.killing.actions import kill
-from targets.actions import add_column_label
-from targets.models import ColumnLabel
 from tests.sessions.conftest import Site
 from tests.sessions.people import furnish, person, signed_in
 
@@ -242,8 +240,6 @@ def rows(acme: Site) -> dict[str, Any]:
         suggestion = start_suggestion(acme.agent, **period)
         entry = LedgerEntry.objects.order_by("seq")[0]
         limits = {"operations": 5, "rows": 0, "bytes": 0}
-        label = ColumnLabel(tenant=acme.tenant, target=acme.target, table="customers", column="email", label="email")
-        add_column_label(label, acting_user=None)
         budget = Budget.objects.create(
             tenant=acme.tenant, rule="support/few", per="day", of="rule", limits=limits, last_used_at=timezone.now()
         )
@@ -271,7 +267,7 @@ def rows(acme: Site) -> dict[str, Any]:
         "service-token": issue_service_token(acme.tenant, purpose=ServicePurpose.SCIM, acting_user=None)[0],
         "ledger-entrie": entry,
         "platform-entrie": PlatformEntry.objects.order_by("seq")[0],
-        "column-label": label,
+        "column-label": made["columnlabel"],
         "worker": made["proxyworker"],
         "join-token": made["jointoken"],
         "policie": made["policy"],

@@ -266,6 +266,15 @@ async def test_a_part_of_a_budget_is_leased_or_refused(control_plane: ControlPla
         await link.reserve_budget(**budget_of("uncounted"))
 
 
+async def test_values_are_counted_or_refused(control_plane: ControlPlane, link: Link) -> None:
+    await control_plane.heard_of(Heartbeat)
+    few = Limit(distinct=5, labels=("email",))
+    counted = await link.count_values(session_id=session_id(1), rule="few", limit=few, values=b"v" * 32)
+    assert (counted.accepted, counted.used) == (2, 7)
+    with pytest.raises(BudgetRefused, match="nothing is counted now"):
+        await link.count_values(session_id=session_id(1), rule="uncounted", limit=few, values=b"")
+
+
 async def test_whoever_waits_hears_that_there_is_a_link_again(control_plane: ControlPlane, link: Link) -> None:
     await control_plane.heard_of(Heartbeat)
     is_up = asyncio.Event()
