@@ -18,6 +18,7 @@ import pytest
 from proxyworker.config import process_folders
 from proxyworker.contract import Authenticate, Enrol, JournalOpened, OperationIntent
 from proxyworker.net.tasks import spawn
+from proxyworker.processes import MAX_FAILED_STARTS
 from tests.plugin.embedded import TargetPostgres
 from tests.proxyworker.control_plane import JOIN_TOKEN, ControlPlane
 from tests.proxyworker.postgres.gate import credential_of, endpoint_of
@@ -64,6 +65,11 @@ async def until_up(worker: Process, control_plane: ControlPlane, processes: int)
     async with asyncio.timeout(PATIENCE_SECONDS):
         await until_logged(worker, *(b"listening", b"link_up"), times=processes)
         await control_plane.is_signed_on(*range(processes))
+
+
+def damage(key_file: str) -> None:
+    """Leave no key in it."""
+    Path(key_file).write_text("no key any more")
 
 
 def dsn(environ: dict[str, str]) -> str:
@@ -169,6 +175,19 @@ async def test_a_process_that_can_not_start_ends_the_worker(
         _, log = await worker.communicate()
     assert worker.returncode == 2
     assert b"worker_failed" in log
+
+
+@pytest.mark.slow  # by the back-offs
+async def test_a_process_that_can_not_start_again_ends_the_worker_after_some_tries(
+    run_worker: RunWorker, control_plane: ControlPlane, environ: dict[str, str]
+) -> None:
+    worker = await run_worker(**TWO)
+    await until_up(worker, control_plane, 2)
+    damage(environ["NARROWGATE_TLS_KEY_FILE"])
+    os.kill(children(worker)[1], signal.SIGKILL)
+    _, log = await worker.communicate()
+    assert worker.returncode == 2
+    assert log.count(b"process_ended") == MAX_FAILED_STARTS, "its death, and all but the last of the tries"
 
 
 @pytest.mark.parametrize("way", ["in the clear", "by TLS"])
