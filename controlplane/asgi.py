@@ -21,6 +21,6 @@ from sessions.uploads import allowed_bytes  # noqa: E402
 refuse_owner()
 bound_bodies(allowed_bytes)
 _sockets = [*policies.websocket_urlpatterns, *sessions.websocket_urlpatterns]
-application = at_the_root(
-    ProtocolTypeRouter({"http": django_application, "websocket": SocketOrigin(URLRouter(_sockets))})
+application = ProtocolTypeRouter(
+    {"http": at_the_root(django_application), "websocket": SocketOrigin(at_the_root(URLRouter(_sockets)))}
 )
