@@ -10,6 +10,8 @@ from proxyworker.postgres.understand import functions
 from proxyworker.postgres.understand.constants import is_constant
 from proxyworker.postgres.understand.tree import Node
 
+#: Parts of one statement's conditions, some 20 ms: a text is read on the event loop, in which nothing else moves.
+MAX_PARTS: Final = 10_000
 _PLACES: Final = re.compile(r"[a-z_]*location|[a-z_]*list_(?:start|end)")
 #: What gives the same for the same, each time it stands in a statement.
 _STEADY: Final = frozenset(
@@ -32,13 +34,19 @@ _NEGATED_KINDS: Final = {
 class Keys:
     """Numbers by which expressions are compared. A column is the same with and without the relation's name, `called`.
 
-    Each part is looked at twice at most. Raises `RecursionError` for what is nested too deep.
+    Each part is looked at twice at most; whoever asks stops when it `is_exhausted`. Raises `RecursionError` for what is
+    nested too deep.
     """
 
     def __init__(self, called: str) -> None:
         self._called = called
         #: With the part itself, so that no other takes its identity.
         self._known: dict[tuple[int, bool], tuple[Any, int]] = {}
+
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether as much was looked at as may be."""
+        return len(self._known) > MAX_PARTS
 
     def of(self, part: Any, *, exact: bool) -> int:
         """The same for expressions that say the same; unless `exact`, for those too that differ in constants."""

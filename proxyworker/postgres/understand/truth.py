@@ -25,6 +25,8 @@ _PATTERNS: Final = {"~~": _EVERY_TEXT, "~~*": _EVERY_TEXT, "~": _EVERY_MATCH, "~
 _RESTRICTING: Final = frozenset(
     {"whereClause", "havingClause", "groupClause", "limitCount", "limitOffset", "larg", "valuesLists", "withClause"}
 )
+#: Parts of one AND or OR that are compared with each other; in a longer one nobody has made a mistake of that kind.
+MAX_COMPARED: Final = 64
 _NO_QUERY: Final = {"larg": None}
 
 
@@ -94,7 +96,11 @@ class Truth:
 
     def _are_opposites(self, nodes: list[Node]) -> bool:
         """Whether two of them are `x` and `NOT x`."""
+        if len(nodes) > MAX_COMPARED or self._keys.is_exhausted:
+            return False
         others = [other for node in nodes for other in opposites(node) if is_steady(other)]
+        if not others:
+            return False
         for exact in (False, True):
             keys = {self._keys.of(other, exact=exact) for other in others}
             if keys.isdisjoint(self._keys.of(node, exact=exact) for node in nodes):
@@ -147,7 +153,8 @@ class Truth:
             return None
         if self._are_same(left, right):
             return word in _EQUAL
-        one, other = constant_of(left), constant_of(right)
+        one = constant_of(left)
+        other = None if one is None else constant_of(right)
         if one is None or other is None:
             return None
         self.hangs_on_constants = True
@@ -163,6 +170,9 @@ class Truth:
         return (plain == word) if matches_all else None
 
     def _are_same(self, left: Node, right: Node) -> bool:
+        # Most comparisons are a column's with a constant.
+        if left.keys() != right.keys() or self._keys.is_exhausted:
+            return False
         key = self._keys.of
         if key(left, exact=False) != key(right, exact=False) or not is_steady(left):
             return False

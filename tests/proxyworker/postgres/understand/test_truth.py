@@ -6,6 +6,8 @@ import pytest
 
 from policies.engine import Hazard
 from proxyworker.postgres.understand import understand
+from proxyworker.postgres.understand.sameness import MAX_PARTS, Keys
+from proxyworker.postgres.understand.truth import MAX_COMPARED
 from tests.plugin.embedded import TargetPostgres
 
 TRUE = (
@@ -150,8 +152,12 @@ def test_a_condition_that_no_constant_makes_true_has_a_template() -> None:
     assert Hazard.WHERE_ALWAYS_TRUE not in one.hazards
 
 
-def test_nesting_and_width_cost_no_more_than_the_text() -> None:
-    wide = " OR ".join(f"id = {number} OR id + {number} = other" for number in range(2_000))
+def test_a_long_condition_is_looked_at_up_to_a_bound() -> None:
+    keys = Keys("t")
+    keys.of([{"ColumnRef": {"fields": []}} for _ in range(MAX_PARTS + 1)], exact=True)
+    assert (Keys("t").is_exhausted, keys.is_exhausted) == (False, True)
+    wide = " OR ".join(f"id + {number} = other + {number}" for number in range(2 * MAX_COMPARED))
     deep = "(" * 60 + "id = 5" + " AND 1 = 1) OR id = 6" * 60
     assert not is_always_true(wide)
     assert not is_always_true(deep)
+    assert is_always_true(f"{wide} OR id = id")
