@@ -242,3 +242,4 @@ class _NoOrigin:
         value = ""
 
     address = ""
+    machine = ""
