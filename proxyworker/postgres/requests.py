@@ -404,6 +404,7 @@ class Requests:
             operation.charge = charge
             self._on_charged(operation)
         self._state.passed(Statement(statement.text, facts))
+        self._meter.passed(facts)
         if kind == "execute" or _is_of_cursors(facts):
             self._note_cursor(statement, facts, decision)
         self.has_write = self.has_write or not facts.is_read

@@ -152,8 +152,6 @@ class CountedValues:
         distinct = [one for one in obligations if one.limit is not None and one.limit.distinct]
         plans: list[Plan] = []
         if distinct:
-            if facts.moves_names or any(access.kind in _MOVING for access in facts.operation.accesses):
-                self._described.clear()  # the same text may read something else now
             catalog = self._known(distinct[0].rule)
             if not isinstance(catalog, Catalog):
                 return catalog
@@ -163,6 +161,13 @@ class CountedValues:
                     return plan
                 plans.append(plan)
         return plans
+
+    def passed(self, facts: Facts) -> None:
+        """A statement goes to the target: behind it, the same text may read something else."""
+        if self._described and (
+            facts.moves_names or any(access.kind in _MOVING for access in facts.operation.accesses)
+        ):
+            self._described.clear()
 
     def describing(self, statement: Statement) -> Callable[[bytes], None] | None:
         """Who hears how a prepared statement is described; None: nobody needs to."""
