@@ -30,6 +30,7 @@ from accounts.models import (
     ledgers_of,
 )
 from accounts.oauth.models import OAuthClient
+from accounts.sources import made_from
 from accounts.tokens import AGENT_PREFIX, API_PREFIX, NewToken, make_token
 from accounts.trust_checks import check_anchors, check_trust
 from controlplane.authority import Role
@@ -314,13 +315,13 @@ def _revoke(token: HashedTokenT, *, noun: str, acting_user: User | None) -> Hash
             token.save(update_fields=("revoked_at", "updated_at"))  # heard by whoever has sessions to end
             _tell_token(token, noun=noun, verb="revoked", acting_user=acting_user)
             if isinstance(token, AgentToken):  # what was made from it ends with it
-                for child in AgentToken.objects.filter(parent=token, revoked_at=None):
+                for child in AgentToken.objects.filter(made_from(token=token), revoked_at=None):
                     _revoke(child, noun=noun, acting_user=acting_user)
     return token
 
 
 def _revoke_made_from(trust: OidcTrust, *, acting_user: User | None) -> None:
-    for token in AgentToken.objects.filter(trust=trust, revoked_at=None, expires_at__gt=timezone.now()):
+    for token in AgentToken.objects.filter(made_from(trust=trust), revoked_at=None, expires_at__gt=timezone.now()):
         revoke_agent_token(token, acting_user=acting_user)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 import structlog
@@ -16,6 +16,7 @@ from accounts.access import departed_people, inactive_people, suspended_agents
 from accounts.actions import note_use
 from accounts.errors import BadCredential, ExpiredCredential
 from accounts.models import Agent, AgentToken, OidcTrust, Tenant
+from accounts.sources import refuse_withdrawn
 from accounts.tokens import AGENT_PREFIX, LOGIN_PREFIX, parse_token
 from controlplane.tenancy import every_tenant
 
@@ -40,11 +41,17 @@ class IdentifiedAgent:
     on_behalf_of: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
     actors: tuple[str, ...] = ()
+    #: What is known of the agents among `actors`: name → groups, labels, sponsor.
+    behind: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     #: The only targets that the credential opens; None: whatever policy allows.
     targets: tuple[str, ...] | None = None
     #: What it was made from: with these, it ends.
     trust: OidcTrust | None = None
     token: AgentToken | None = None
+    #: What else it was made from, by the names of `sources`.
+    also: tuple[str, ...] = ()
+    #: The addresses of the people who issued it, or what it was made from.
+    issued_by: tuple[str, ...] = ()
 
 
 def identify_agent(credential: str, *, now: datetime, tenant_id: UUID | None = None) -> IdentifiedAgent:
@@ -79,6 +86,7 @@ def _by_issued_token(credential: str, *, now: datetime, tenant_id: UUID | None) 
     if token.expires_at <= now:
         raise ExpiredCredential(token.expires_at)
     carried = token.carried
+    refuse_withdrawn(carried.get("also", ()), tenant_id=token.tenant_id)
     refuse_departed(carried.get("on_behalf_of", ""), tenant_id=token.tenant_id)
     note_use(token, now=now)
     return IdentifiedAgent(
@@ -91,14 +99,21 @@ def _by_issued_token(credential: str, *, now: datetime, tenant_id: UUID | None) 
         on_behalf_of=carried.get("on_behalf_of", ""),
         labels=carried.get("labels", {}),
         actors=tuple(carried.get("actors", ())),
+        behind=carried.get("behind", {}),
+        also=tuple(carried.get("also", ())),
+        issued_by=tuple(carried.get("issued_by", ())) or _issuer_of(token),
         targets=None if token.targets is None else tuple(token.targets),
         token=token,
     )
 
 
+def _issuer_of(token: AgentToken) -> tuple[str, ...]:
+    return () if token.issued_by is None else (token.issued_by.email,)
+
+
 def _find_token(token_id: str, *, tenant_id: UUID | None) -> AgentToken | None:
     """With what each token has; what few were made from is asked for where it is looked at."""
-    tokens = AgentToken.objects.filter(token_id=token_id).select_related("agent", "tenant")
+    tokens = AgentToken.objects.filter(token_id=token_id).select_related("agent", "tenant", "issued_by")
     try:
         return tokens.get() if tenant_id is None else tokens.get(tenant_id=tenant_id)
     except AgentToken.DoesNotExist:

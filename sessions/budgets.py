@@ -36,6 +36,7 @@ from proxyworker.contract import (
 from sessions.errors import OpenRefused, PeerFault
 from sessions.ingest import LinkedWorker
 from sessions.models import AgentSession, SessionState
+from sessions.principals import principal_of
 from targets.models import Target
 
 log = structlog.get_logger(__name__)
@@ -166,17 +167,7 @@ def _whom(of: LimitOf, agent: Agent, target: Target) -> str:
 
 def _is_under(rule: Rule, session: AgentSession) -> bool:
     """Whether the rule is about that session's principal and target."""
-    told = session.principal
-    agent = session.agent
-    principal = Principal(
-        id=str(agent.pk),
-        name=told["name"],
-        groups=tuple(told.get("groups", ())),
-        on_behalf_of=told.get("on_behalf_of", ""),
-        actors=tuple(told.get("actors", ())),
-        labels=told.get("labels", {}),
-        sponsor="" if agent.sponsor is None else agent.sponsor.email,
-    )
+    principal = principal_of(session)
     alone = Policy(version="", rules=(rule,))
     target = describe_target(session.target)
     return any(rules_for(alone, principal, party, target) for party in parties(alone, principal))

@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 from typing import Final
 from uuid import uuid4
 
+import msgspec
 import structlog
 from django.db import connection, transaction
 from django_scopes import scope
@@ -43,6 +44,7 @@ from sessions.ingest import LinkedWorker
 from sessions.killing.access import order_against
 from sessions.killing.actions import share_opening
 from sessions.models import AgentSession
+from sessions.principals import told_of
 from targets.access import find_active_target, open_secret
 from targets.models import TARGET_NAME_PATTERN, Target
 
@@ -109,6 +111,8 @@ def _grant(worker: LinkedWorker, frame: OpenSession, identified: IdentifiedAgent
         authenticated_by=identified.authenticated_by,
         on_behalf_of=identified.on_behalf_of,
         actors=identified.actors,
+        issued_by=identified.issued_by,
+        behind=msgspec.convert(identified.behind, dict[str, engine.Actor]),
         labels=dict(identified.labels),
         sponsor="" if agent.sponsor is None else agent.sponsor.email,
     )
@@ -182,15 +186,7 @@ def _write_session(
         policy_version=decision.policy_version,
         rule=decision.rule[:200],
         credential_id=identified.credential_id,
-        principal={
-            "name": principal.name,
-            "groups": list(principal.groups),
-            "authenticated_by": principal.authenticated_by,
-            "on_behalf_of": principal.on_behalf_of,
-            "actors": list(principal.actors),
-            "labels": principal.labels,
-            "sponsor": principal.sponsor,
-        },
+        principal=told_of(principal),
         granted_at=now,
         expires_at=expires_at,
     )

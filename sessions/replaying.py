@@ -15,12 +15,13 @@ from django.db import connection
 
 from accounts.models import Agent
 from policies.access import describe_target, effective_policy
-from policies.engine import Effect, Operation, Principal
+from policies.engine import Effect, Operation
 from policies.simulation.actions import finish, move_on
 from policies.simulation.comparing import Comparison, Recorded, Subject
 from policies.simulation.models import Run, Simulation, Suggestion
 from policies.simulation.suggesting import Observer
 from sessions.models import AgentSession, OperationStatus
+from sessions.principals import principal_of
 
 #: With texts of at most 64 KiB, a chunk is at most 32 MiB.
 CHUNK_ROWS: Final = 500
@@ -115,20 +116,4 @@ def _learn_subjects(subjects: dict[UUID, Subject], rows: list[_Row]) -> None:
         subjects.clear()
     sessions = AgentSession.objects.filter(pk__in=wanted - subjects.keys())
     for session in sessions.select_related("agent__sponsor", "target"):
-        subjects[session.pk] = Subject(principal=_principal_of(session), target=describe_target(session.target))
-
-
-def _principal_of(session: AgentSession) -> Principal:
-    """Who it was, as the grant said it. Sessions of old don't tell the sponsor: it is who it is now."""
-    told = session.principal
-    sponsor = "" if session.agent.sponsor is None else session.agent.sponsor.email
-    return Principal(
-        id=str(session.agent_id),
-        name=session.agent.name,
-        groups=tuple(told.get("groups", ())),
-        authenticated_by=told.get("authenticated_by", ""),
-        on_behalf_of=told.get("on_behalf_of", ""),
-        actors=tuple(told.get("actors", ())),
-        labels=told.get("labels", {}),
-        sponsor=told.get("sponsor", sponsor),
-    )
+        subjects[session.pk] = Subject(principal=principal_of(session), target=describe_target(session.target))

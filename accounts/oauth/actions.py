@@ -24,6 +24,7 @@ from accounts.oauth.exchange import Entitlement
 from accounts.oauth.logins import make_verifier
 from accounts.oauth.models import ClientAuthentication, OAuthClient, SshAuthority, UsedAssertion
 from accounts.oauth.wire import OAuthError
+from accounts.sources import made_from
 from accounts.tokens import AGENT_PREFIX, ID_BYTES, SECRET_PREFIX, SERVICE_PREFIX, NewToken, make_token
 from controlplane.errors import Refusal
 from controlplane.keyring import open_sealed, seal
@@ -48,7 +49,9 @@ def save_client(client: OAuthClient, *, acting_user: User | None) -> OAuthClient
     with transaction.atomic(), scope(tenant=client.tenant_id):
         save_recorded(client, acting_user=acting_user, noun="oauth_client", fields=_CLIENT_FIELDS)
         if not client.is_active:
-            for token in AgentToken.objects.filter(client=client, revoked_at=None, expires_at__gt=timezone.now()):
+            for token in AgentToken.objects.filter(
+                made_from(client=client), revoked_at=None, expires_at__gt=timezone.now()
+            ):
                 revoke_agent_token(token, acting_user=acting_user)
     return client
 

@@ -27,6 +27,7 @@ from accounts.oauth.aws import verify_caller_identity
 from accounts.oauth.models import OAuthClient
 from accounts.oauth.saml import verify_assertion
 from accounts.oauth.wire import OAuthError, one
+from accounts.sources import sources_of
 
 log = structlog.get_logger(__name__)
 
@@ -86,6 +87,12 @@ class Party:
     trust: OidcTrust | None = None
     client: OAuthClient | None = None
     token: AgentToken | None = None
+    #: What is known of the agents among `actors`: name → groups, labels, sponsor.
+    behind: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    #: What the party's proof was made from beside its trust, client and token, by the names of `accounts.sources`.
+    also: tuple[str, ...] = ()
+    #: The addresses of those who issued what it was made from.
+    issued_by: tuple[str, ...] = ()
     subject: str = ""
     may_act: Any = None
 
@@ -127,12 +134,19 @@ def _exchanged(form: Mapping[str, list[str]], client: OAuthClient | None, *, at:
     else:
         if subject.agent is None:
             raise OAuthError("invalid_request", "the subject is no agent, so actor_token must say who acts")
-        return replace(subject, client=client or subject.client)
+        return _by_client(subject, client)
     if actor.agent is None:
         raise OAuthError("invalid_request", "actor_token stands for no agent")
     if client is not None and client.agent not in {actor.agent, subject.agent}:
         raise OAuthError("invalid_grant", "the client is neither subject nor actor")
-    return replace(_on_behalf(actor, subject), client=client or actor.client or subject.client)
+    return _by_client(_on_behalf(actor, subject), client)
+
+
+def _by_client(party: Party, client: OAuthClient | None) -> Party:
+    """Asked for by this client: what another one got hangs on that one as well."""
+    if client is None or party.client in {None, client}:
+        return replace(party, client=client or party.client)
+    return replace(party, client=client, also=(*party.also, *sources_of(client=party.client)))
 
 
 def _on_behalf(actor: Party, subject: Party) -> Party:
@@ -143,6 +157,10 @@ def _on_behalf(actor: Party, subject: Party) -> Party:
         raise OAuthError("invalid_grant", "the two tokens speak for different people")
     hop = () if subject.agent is None else (subject.agent.name,)
     actors = (*actor.actors, *hop, *subject.actors)
+    behind = [*actor.behind.items(), *subject.behind.items()]
+    if subject.agent is not None:
+        behind.append((subject.agent.name, _known_of(subject, subject.agent)))
+    own = sources_of(trust=subject.trust, client=subject.client, token=subject.token)
     if len(actors) > trusting.MAX_ACTORS:
         raise OAuthError("invalid_grant", f"a chain has at most {trusting.MAX_ACTORS} actors")
     return replace(
@@ -150,11 +168,30 @@ def _on_behalf(actor: Party, subject: Party) -> Party:
         expires_at=min(actor.expires_at, subject.expires_at),
         person=actor.person or subject.person,
         actors=actors,
+        behind=_shared(behind),
         targets=_both(actor.targets, subject.targets),
-        # What the token was made from must all hold on; the row has place for one of each.
-        trust=actor.trust or subject.trust,
-        token=actor.token or subject.token,
+        issued_by=tuple(dict.fromkeys((*actor.issued_by, *subject.issued_by))),
+        # What the token was made from must all hold on.
+        also=tuple(dict.fromkeys((*actor.also, *subject.also, *own))),
     )
+
+
+def _known_of(party: Party, agent: Agent) -> dict[str, Any]:
+    sponsor = "" if agent.sponsor is None else agent.sponsor.email
+    return {"groups": list(party.groups), "labels": dict(party.labels), "sponsor": sponsor}
+
+
+def _shared(behind: Sequence[tuple[str, Mapping[str, Any]]]) -> dict[str, Mapping[str, Any]]:
+    """By name; of an agent that is behind twice, what both say."""
+    known: dict[str, Mapping[str, Any]] = {}
+    for name, told in behind:
+        other = known.get(name, told)
+        known[name] = {
+            "groups": [group for group in told["groups"] if group in other["groups"]],
+            "labels": dict(told["labels"].items() & other["labels"].items()),
+            "sponsor": told["sponsor"],
+        }
+    return known
 
 
 def _is_permitted(may_act: Any, actor: Party) -> bool:
@@ -221,6 +258,9 @@ def _agent_party(identified: IdentifiedAgent) -> Party:
         labels=identified.labels,
         person=identified.on_behalf_of,
         actors=identified.actors,
+        behind=identified.behind,
+        also=identified.also,
+        issued_by=identified.issued_by,
         targets=identified.targets,
         trust=identified.trust or (identified.token.trust if identified.token else None),
         client=identified.token.client if identified.token else None,
@@ -261,6 +301,9 @@ def _entitled(party: Party, wanted: tuple[str, ...] | None, *, now: datetime) ->
             "labels": dict(party.labels),
             "on_behalf_of": party.person,
             "actors": list(party.actors),
+            "behind": dict(party.behind),
+            "also": list(party.also),
+            "issued_by": list(party.issued_by),
         },
         trust=party.trust,
         client=party.client,

@@ -141,6 +141,8 @@ def personal_objection(request: ApprovalRequest, terms: Terms, person: Person) -
     is_sponsor = principal.get("sponsor", "").lower() in person.names or request.agent.sponsor_id == person.id
     if terms.forbid_sponsor and is_sponsor:
         return "you are the agent's sponsor, and its flow asks somebody else"
+    if terms.forbid_sponsor and any(address.lower() in person.names for address in principal.get("issued_by", ())):
+        return "you issued the agent's token, and its flow asks somebody else"
     if terms.forbid_author and request.rule_author_id == person.id:
         return "you published the rule, and its flow asks somebody else"
     return None

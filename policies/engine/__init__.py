@@ -22,13 +22,14 @@ from policies.engine.model import (
 )
 from policies.engine.operation import UNKNOWN_OPERATION, Access, Hazard, Kind, Operation, Target
 from policies.engine.parsing import parse_policy
-from policies.engine.principal import Principal
+from policies.engine.principal import Actor, Principal
 from policies.engine.session import SessionPolicy
 
 __all__ = [
     "DEFAULT_DENY",
     "UNKNOWN_OPERATION",
     "Access",
+    "Actor",
     "Approval",
     "ApprovalMode",
     "ConditionFailed",

@@ -11,7 +11,8 @@ from policies.engine.principal import Principal
 def parties(policy: Policy, principal: Principal) -> tuple[str, ...]:
     """All who need to be allowed. Rights are the intersection of all who are behind the agent.
 
-    The agent and each agent of the tenant that handed the task on need an allowing rule of their own. The person,
+    The agent and each agent of the tenant that handed the task on need an allowing rule of their own, by their own
+    groups, claims and sponsor. The person,
     `person:<address>`, and other actors, `actor:<name>`, need one once the policy names them anywhere; a denying rule
     for them, or for `*`, always counts.
     """
@@ -53,13 +54,14 @@ def _is_bound(policy: Policy, party: str) -> bool:
 
 
 def _is_in_scope(scope: Scope, principal: Principal, party: str, target: Target) -> bool:
+    known = principal.known_of(party)
     return (
         (not scope.targets or matcher(scope.targets)(target.name))
         and (not scope.agents or names_party(scope.agents, party))
-        and (not scope.groups or any(map(matcher(scope.groups), principal.groups)))
-        and (not scope.sponsors or matches_any(scope.sponsors, principal.sponsor))
+        and (not scope.groups or any(map(matcher(scope.groups), known.groups)))
+        and (not scope.sponsors or matches_any(scope.sponsors, known.sponsor))
         and (not scope.environments or matches_any(scope.environments, target.environment))
-        and all(is_labelled(principal.labels, name, text) for name, text in scope.claims.items())
+        and all(is_labelled(known.labels, name, text) for name, text in scope.claims.items())
         and all(is_labelled(target.labels, name, text) for name, text in scope.target_labels.items())
     )
 

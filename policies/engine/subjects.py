@@ -69,15 +69,16 @@ class _Scopes:
         """Those that ask for nothing that isn't so."""
         agents, groups = self._agents, self._groups
         named = self.naming(party) | self._anybody if ":" in party else agents.find(party)
+        known = principal.known_of(party)
         found = agents.unasked | named
-        found &= groups.unasked | union(map(groups.find, principal.groups))
+        found &= groups.unasked | union(map(groups.find, known.groups))
         for index, name in (
-            (self._sponsors, principal.sponsor),
+            (self._sponsors, known.sponsor),
             (self._targets, target.name),
             (self._environments, target.environment),
         ):
             found &= index.unasked | index.find(name)
-        for labels, asked in ((principal.labels, self._claims), (target.labels, self._labels)):
+        for labels, asked in ((known.labels, self._claims), (target.labels, self._labels)):
             for (name, pattern), mask in asked.items():
                 if found & mask and not matches_any((pattern,), labels.get(name, "")):
                     found &= ~mask

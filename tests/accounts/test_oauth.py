@@ -226,6 +226,47 @@ def test_an_agent_acts_for_a_person_and_for_another_agent(acme: Site, provider: 
     assert trust.is_active
 
 
+def test_who_is_behind_an_agent_is_known_by_their_own_groups_and_sponsor(acme: Site, provider: Provider) -> None:
+    ada = acme.people[Role.ADMIN]
+    planner = Agent(tenant=acme.tenant, name="planner", groups=["planners"], sponsor=ada)
+    planner = actions.save_agent(planner, acting_user=None)
+    subject = actions.issue_agent_token(planner, acting_user=ada)[1].text
+    actor = actions.issue_agent_token(acme.agent, acting_user=None)[1].text
+    answer = exchange(subject, kind=ACCESS, actor_token=actor, actor_token_type=ACCESS)
+    reporting = identify_agent(answer.json()["access_token"], now=NOW)
+    assert (reporting.groups, reporting.issued_by) == (tuple(acme.agent.groups), (ada.email,))
+    assert reporting.behind == {"planner": {"groups": ["planners"], "labels": {}, "sponsor": ada.email}}
+
+
+@pytest.mark.parametrize("withdrawn", ["subject's token", "actor's token", "subject's trust"])
+def test_a_token_made_from_two_ends_with_either(acme: Site, provider: Provider, withdrawn: str) -> None:
+    planner = actions.save_agent(Agent(tenant=acme.tenant, name="planner"), acting_user=None)
+    trust = make_trust(acme, provider, person_claim="email")
+    actors_row, actor = actions.issue_agent_token(planner, acting_user=None)
+    subjects_row, subject = actions.issue_agent_token(acme.agent, acting_user=None)
+    if withdrawn == "subject's trust":
+        person = provider.sign(claims(provider, sub="ada", email="ada@acme.example"))
+        made = exchange(person, actor_token=actor.text, actor_token_type=ACCESS)
+        trust.is_active = False
+    else:
+        made = exchange(subject.text, kind=ACCESS, actor_token=actor.text, actor_token_type=ACCESS)
+    token = made.json()["access_token"]
+    child = exchange(token, kind=ACCESS, scope="target:shop").json()["access_token"]
+    assert identify_agent(child, now=NOW).agent == planner
+    if withdrawn == "subject's trust":
+        actions.save_trust(trust, acting_user=None)
+    else:
+        actions.revoke_agent_token(actors_row if withdrawn == "actor's token" else subjects_row, acting_user=None)
+    with scope(tenant=acme.tenant):  # each is revoked itself, so that sessions on it end
+        assert not AgentToken.objects.filter(kind="exchanged", revoked_at=None).exists()
+    with pytest.raises(BadCredential):
+        identify_agent(child, now=NOW)
+    with scope(tenant=acme.tenant):  # as if it had been made in the very instant
+        AgentToken.objects.filter(kind="exchanged").update(revoked_at=None)
+    with pytest.raises(BadCredential):
+        identify_agent(token, now=NOW)
+
+
 def test_a_subject_that_names_its_actor_is_nobody_elses(acme: Site, provider: Provider) -> None:
     make_trust(acme, provider, person_claim="email")
     person = {"sub": "ada", "email": "ada@acme.example"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from policies.engine import Effect, Principal, SessionPolicy, Target, parse_policy
+from policies.engine import Actor, Effect, Principal, SessionPolicy, Target, parse_policy
 
 POLICY = parse_policy(
     "p@1",
@@ -50,6 +50,47 @@ def test_everybody_in_the_chain_has_to_be_allowed(
     decision = SessionPolicy(POLICY, principal=principal, target=Target(name=target)).admits(now=0.0)
     assert (decision.effect is Effect.ALLOW) is allowed
     assert allowed or decision.reason
+
+
+_OF_GROUPS = parse_policy(
+    "p@1",
+    [
+        {"name": "admins", "effect": "allow", "groups": ["admins"], "targets": ["shop"]},
+        {"name": "of ada", "effect": "allow", "sponsors": ["ada@acme.example"], "targets": ["crm"]},
+        {"name": "of the repository", "effect": "allow", "claims": {"repository": "acme/*"}, "targets": ["ci"]},
+        {"name": "no interns", "effect": "deny", "groups": ["interns"], "targets": ["*"], "reason": "not for interns"},
+    ],
+)
+_SAME = Actor(groups=("admins",), sponsor="ada@acme.example", labels={"repository": "acme/shop"})
+
+
+@pytest.mark.parametrize(
+    ("target", "intern", "allowed"),
+    [
+        ("shop", _SAME, True),
+        ("shop", Actor(), False),  # an admin's agent lends nobody its group
+        ("shop", None, False),
+        ("shop", Actor(groups=("admins", "interns")), False),  # what is denied to one is denied to all
+        ("crm", _SAME, True),
+        ("crm", Actor(groups=("admins",), sponsor="bob@acme.example"), False),
+        ("ci", _SAME, True),
+        ("ci", Actor(labels={"repository": "evil/shop"}), False),
+    ],
+)
+def test_each_agent_in_the_chain_has_its_own_groups_claims_and_sponsor(
+    target: str, intern: Actor | None, allowed: bool
+) -> None:
+    principal = Principal(
+        id="1",
+        name="orchestrator",
+        groups=_SAME.groups,
+        sponsor=_SAME.sponsor,
+        labels=_SAME.labels,
+        actors=("intern",),
+        behind={} if intern is None else {"intern": intern},
+    )
+    session = SessionPolicy(_OF_GROUPS, principal=principal, target=Target(name=target))
+    assert (session.admits(now=0.0).effect is Effect.ALLOW) is allowed
 
 
 def test_a_pattern_for_agents_takes_in_no_person() -> None:

@@ -61,6 +61,8 @@ def test_a_grant_is_a_row_that_says_who_and_by_which_rule(acme: Site) -> None:
         "actors": [],
         "labels": {},
         "sponsor": "",
+        "issued_by": [],
+        "behind": {},
     }
     assert session.credential_id == f"token:{token.token_id}"
 

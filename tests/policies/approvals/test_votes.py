@@ -116,6 +116,17 @@ def test_neither_sponsor_nor_author_approve_where_the_flow_forbids_it(acme: Site
     assert approve(acme.open(), acting_user=acme.people["ada"]).state == "granted"
 
 
+def test_whoever_issued_the_agents_token_is_as_its_sponsor(acme: Site) -> None:
+    acme.person("bob")
+    principal = {"name": "reporter", "issued_by": ["Ada@acme.example"]}
+    acme.flow(forbid_sponsor=True)
+    request = acme.open(principal=principal)
+    assert "issued the agent's token" in refused(acme, request, "ada")
+    assert approve(request, acting_user=acme.people["bob"]).state == "granted"
+    acme.flow()
+    assert approve(acme.open(principal=principal), acting_user=acme.people["ada"]).state == "granted"
+
+
 @pytest.mark.parametrize("role", [Role.AUDITOR, Role.VIEWER])
 def test_who_may_only_read_does_not_vote_though_the_flow_names_them(acme: Site, role: Role) -> None:
     acme.person("eve", role)
