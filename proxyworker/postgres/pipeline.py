@@ -52,10 +52,14 @@ class Expected:
     """A step that waits for its answer. `on_done` hears whether it succeeded, `on_described` of a RowDescription.
 
     `refusal`: the error that a REFUSAL says, with a ReadyForQuery behind it if `with_ready`. `rows`: rows since the
-    last command tag.
+    last command tag. `syncs_within`: of an EXECUTE, the Syncs behind it when the COPY that it may be was ended; before,
+    -1.
     """
 
-    __slots__ = ("is_settled", "on_described", "on_done", "operation", "refusal", "rows", "step", "with_ready")
+    __slots__ = (
+        "is_copying", "is_settled", "on_described", "on_done", "operation", "refusal", "rows", "step", "syncs_within",
+        "with_ready",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -74,6 +78,8 @@ class Expected:
         self.refusal = refusal
         self.with_ready = with_ready
         self.rows = 0
+        self.is_copying = False
+        self.syncs_within = -1
         self.is_settled = False
 
 
@@ -111,6 +117,8 @@ class Pipeline:
         self.is_at_rest = True
         #: REFUSALs that have not been said.
         self.refusals = 0
+        #: Syncs that the target has ignored within a COPY, as far as can be told.
+        self._ignored_syncs = 0
 
     @property
     def is_idle(self) -> bool:
@@ -150,11 +158,38 @@ class Pipeline:
                 self._skip(expected)
                 return
             self.is_skipping = False
+        if expected.step is Step.SYNC and self._expected:
+            head: Expected = self._expected[0]
+            if head.is_copying and head.syncs_within < 0:
+                self._ignored_syncs += 1
+                return
         if expected.step is Step.REFUSAL:
             self.refusals += 1
         else:
             self.is_at_rest = False
         self._expected.append(expected)
+
+    def copy_ended(self) -> None:
+        """A CopyDone or CopyFail is forwarded. Syncs that were sent before it are within the COPY, if it is one."""
+        syncs = 0
+        for expected in reversed(self._expected):
+            if expected.step is Step.EXECUTE:
+                if expected.syncs_within < 0:
+                    expected.syncs_within = syncs
+                return
+            syncs += expected.step is Step.SYNC
+
+    def _copying(self, head: Expected) -> None:
+        """The target reads COPY data now, and ignores a Sync among them.
+
+        libpq sends one right behind each Execute, before it can know of a COPY ("COPY Operations").
+        """
+        head.is_copying = True
+        left = head.syncs_within if head.syncs_within >= 0 else MAX_STEPS
+        while left and len(self._expected) > 1 and self._expected[1].step is Step.SYNC:
+            del self._expected[1]
+            self._ignored_syncs += 1
+            left -= 1
 
     @property
     def is_at_sync(self) -> bool:
@@ -204,6 +239,8 @@ class Pipeline:
                 head.rows += frames
                 if head.operation is not None:
                     head.operation.rows += frames
+            elif kind == backend.COPY_IN and head.step is Step.EXECUTE:
+                self._copying(head)
         elif kind in ASYNCHRONOUS:
             return
         elif kind == backend.READY_FOR_QUERY:
@@ -237,6 +274,8 @@ class Pipeline:
                     operation.rows += backend.rows_of_tag(tag)
                 head.rows = 0
             if head.step is Step.EXECUTE:
+                if head.is_copying:
+                    self._ignored_syncs = 0
                 self._done(succeeded=True)
         elif kind == backend.EMPTY_QUERY and head.step in (Step.QUERY, Step.EXECUTE):
             if head.step is Step.EXECUTE:
@@ -248,6 +287,12 @@ class Pipeline:
         if end - start != 6:
             raise TargetBrokeProtocol("a ReadyForQuery of a wrong length")
         self.transaction_status = data[start + 5]
+        if not self._expected and self._ignored_syncs:
+            # A COPY that failed before it read anything: the Sync behind it was none of its data, after all.
+            self._ignored_syncs -= 1
+            self.is_skipping = False
+            self.is_at_rest = True
+            return
         if not self._expected or self._expected[0].step not in (Step.QUERY, Step.FUNCTION, Step.SYNC):
             raise TargetBrokeProtocol("a ReadyForQuery that nothing asked for")
         operation = self._expected[0].operation

@@ -269,6 +269,7 @@ class PostgresSession:
         operation = self._pipeline.last
         if operation is None:
             return
+        self._pipeline.copy_ended()
         held = self._to_target.put(frame, 0, unrecorded=1)
         self._recorder.secure_sent(operation, partial(self._settle, self._to_target, held))
 

@@ -63,6 +63,11 @@ class RawClient:
                 return found
             found.append((kind, body))
 
+    def until(self, kind: int) -> None:
+        """Read on to a message of this kind."""
+        while (found := self._message()[0]) != kind:
+            assert found
+
     def peek(self) -> bytes:
         """What has come and was not looked at."""
         self._socket.settimeout(0.05)

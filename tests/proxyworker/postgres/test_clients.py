@@ -22,6 +22,10 @@ from policies.engine import Effect, Policy, Rule
 from proxyworker.contract import Direction, OutcomeStatus
 from proxyworker.journal import Codec
 from tests.proxyworker.postgres.gate import PATIENCE_SECONDS, TOKEN, RunningGate
+from tests.proxyworker.postgres.raw import RawClient, codes
+from tests.proxyworker.postgres.raw import rows as rows_of
+from tests.vectors.messages import COPY_DONE, SYNC, bind, describe_portal, execute, parse, query
+from tests.vectors.postgres import frame
 
 
 def run_psql(psql: str, gate: RunningGate, script: str, *, check: bool = True) -> str:
@@ -31,6 +35,11 @@ def run_psql(psql: str, gate: RunningGate, script: str, *, check: bool = True) -
     )  # fmt: skip
     assert done.returncode == 0 or not check, done.stderr
     return done.stdout + done.stderr
+
+
+def count_of(client: RawClient, table: str) -> int:
+    (row,) = rows_of(client.ask(query(f"SELECT count(*) FROM {table}")))
+    return int(row[6:])
 
 
 @pytest.fixture
@@ -155,6 +164,48 @@ def test_a_long_statement_and_very_many_parameters_are_on_record_before_the_targ
     assert (long[0].text_bytes, len(long[0].text)) == (len(long_text), 64 * 1024)
     assert long[1].bytes_in == len(long_text)
     assert long[1].content_in_sha256 == hashlib.sha256(long_text.encode()).digest() == long[0].text_sha256
+
+
+@pytest.mark.parametrize("rows", [b"7\tx\n8\ty\n", b"9\tz\n1\tthere already\n"])
+@pytest.mark.parametrize("at_once", [True, False])
+def test_a_copy_by_the_extended_protocol_as_libpq_sends_it(
+    gate: RunningGate, table: str, rows: bytes, at_once: bool
+) -> None:
+    """A Sync behind Execute, before the COPY is known to be one: the target ignores it, and answers the next."""
+    begin = [parse(f"COPY {table} FROM STDIN"), bind(), describe_portal(), execute(), SYNC]
+    end = [frame("d", rows), COPY_DONE, SYNC]
+    fails = b"there already" in rows
+    with RawClient(gate) as client:
+        if at_once:
+            client.send(*begin, *end)
+        else:
+            client.send(*begin)
+            client.until(ord("G"))
+            client.send(*end)
+        assert codes(client.until_ready()) == (["23505"] if fails else [])
+        for _ in range(2):
+            assert count_of(client, table) == (3 if fails else 5)
+        assert not codes(client.ask_extended(parse("SELECT 1"), bind(), execute()))
+    gate.wait_closed(2)
+    outcome = gate.outcome_of(f"COPY {table} FROM STDIN")
+    assert (outcome.status, outcome.rows) == ((OutcomeStatus.ERROR, 0) if fails else (OutcomeStatus.OK, 2))
+
+
+def test_a_copy_that_fails_before_its_first_row_leaves_the_session_usable(gate: RunningGate, table: str) -> None:
+    """A trigger for the statement fails it before the target reads what the Sync is among."""
+    with RawClient(gate) as client:
+        body = "BEGIN RAISE 'closed today'; END"
+        client.ask(query(f"CREATE FUNCTION {table}_f() RETURNS trigger LANGUAGE plpgsql AS $${body}$$"))
+        client.ask(query(f"CREATE TRIGGER t BEFORE INSERT ON {table} FOR STATEMENT EXECUTE FUNCTION {table}_f()"))
+        client.send(parse(f"COPY {table} FROM STDIN"), bind(), describe_portal(), execute(), SYNC)
+        assert codes(client.until_ready()) == ["P0001"]
+        for _ in range(2):
+            assert count_of(client, table) == 3
+
+
+def test_psql_copies_with_bind(gate: RunningGate, psql: str, table: str) -> None:
+    script = f"COPY {table} FROM STDIN \\bind \\g\n11\tx\n12\ty\n\\.\nSELECT 'rows ' || count(*) FROM {table};\n"
+    assert "rows 5" in run_psql(psql, gate, script)
 
 
 def test_psycopg_copies_in_blocks(gate: RunningGate, table: str) -> None:

@@ -299,6 +299,45 @@ def test_a_copy_by_the_extended_protocol_ends_with_its_tag(script: Script) -> No
     assert script.pipeline.last is None
 
 
+@pytest.mark.parametrize("before_it_is_known", [0, 1, 2])
+def test_a_sync_among_the_rows_of_a_copy_is_no_end(script: Script, before_it_is_known: int) -> None:
+    copy = script.extended()
+    script.push(*[Step.SYNC] * before_it_is_known)
+    script.answer(PARSED, BOUND, NO_DATA, COPY_IN)
+    script.push(*[Step.SYNC] * (2 - before_it_is_known))
+    assert script.pipeline.last is copy
+    script.pipeline.copy_ended()
+    script.push(Step.SYNC)
+    assert script.answer(tag("COPY 1"), READY) == [1]
+    assert script.pipeline.is_idle
+    with pytest.raises(TargetBrokeProtocol):
+        script.answer(READY)
+
+
+def test_the_sync_behind_a_copy_that_was_sent_at_once_is_its_end(script: Script) -> None:
+    script.extended()
+    script.push(Step.SYNC)
+    script.pipeline.copy_ended()
+    script.push(Step.SYNC)
+    later = script.query()
+    assert script.answer(PARSED, BOUND, NO_DATA, COPY_IN, tag("COPY 1"), READY) == [1]
+    assert script.pipeline.current is later
+
+
+@pytest.mark.parametrize("was_read", [True, False])
+def test_the_sync_behind_a_copy_that_fails_may_have_been_read_or_not(script: Script, was_read: bool) -> None:
+    script.extended()
+    script.push(Step.SYNC)
+    assert script.answer(PARSED, BOUND, NO_DATA, COPY_IN, error("23505")) == [1]
+    if was_read:
+        script.push(Step.SYNC)
+    script.answer(READY)
+    assert script.pipeline.is_idle
+    assert not script.pipeline.is_skipping
+    script.query()
+    assert script.answer(tag("SELECT 1"), READY) == [2]
+
+
 # ------------------------------------------------------------ refusals
 
 
