@@ -47,6 +47,29 @@ def alert_break_glass(*, user_id: str, method: str, address: str) -> int:
     """
     user = User.objects.get(pk=user_id)
     log.warning("break_glass_used", user=str(user), method=method, address=address)
+    return _write_to_owners(
+        user,
+        subject=f"Narrowgate: {user} used a local account",
+        text=f"{user} signed in with a local account ({method}) from {address or 'an unknown address'}.\n"
+        f"If that was no emergency, end the sign-in: {settings.NARROWGATE.public_url}/sign-in/mine/\n",
+    )
+
+
+@shared_task(autoretry_for=(OSError,), retry_backoff=True, max_retries=5)
+def alert_authenticator_replaced(*, user_id: str, address: str) -> int:
+    """Somebody took another authenticator app for a local account: told as its use is. Returns to how many."""
+    user = User.objects.get(pk=user_id)
+    log.warning("authenticator_replaced", user=str(user), address=address)
+    return _write_to_owners(
+        user,
+        subject=f"Narrowgate: {user} replaced their authenticator",
+        text=f"The local account of {user} has another authenticator app, set up from "
+        f"{address or 'an unknown address'} with a code of the one before.\n"
+        f"If that wasn't they, deactivate the account, and take the app away: manage.py reset_authenticator {user}\n",
+    )
+
+
+def _write_to_owners(user: User, *, subject: str, text: str) -> int:
     if not settings.NARROWGATE.smtp_url:
         return 0
     with every_tenant():
@@ -56,11 +79,5 @@ def alert_break_glass(*, user_id: str, method: str, address: str) -> int:
             concerned |= Q(is_superuser=True)
         addresses = sorted(set(User.objects.filter(concerned, is_active=True).values_list("email", flat=True)))
     for owner in addresses:
-        send_mail(
-            f"Narrowgate: {user} used a local account",
-            f"{user} signed in with a local account ({method}) from {address or 'an unknown address'}.\n"
-            f"If that was no emergency, end the sign-in: {settings.NARROWGATE.public_url}/sign-in/mine/\n",
-            None,
-            [owner],
-        )
+        send_mail(subject, text, None, [owner])
     return len(addresses)

@@ -368,7 +368,7 @@ UNFOLD = {
     "ENVIRONMENT": "controlplane.navigation.environment_badge",
     "DASHBOARD_CALLBACK": "sessions.home.overview",
     "STYLES": [lambda _request: static("controlplane/admin.css")],
-    "ACCOUNT": {"navigation": [{"title": "Where you are signed in", "link": reverse_lazy("my-sessions")}]},
+    "ACCOUNT": {"navigation": [{"title": "Your account", "link": reverse_lazy("my-account")}]},
     "SIDEBAR": {
         "show_search": True,
         "show_all_applications": False,

@@ -105,7 +105,7 @@ def verify_code(user: User, code: str) -> bool:
     was_confirmed = device.confirmed
     is_right = bool(device.verify_token(code))
     if is_right and not was_confirmed:
-        _tell(user, kind="authenticator.added", acting_user=user, told={})
+        tell(user, kind="authenticator.added", acting_user=user, told={})
     return is_right
 
 
@@ -114,7 +114,7 @@ def remove_authenticator(user: User, *, acting_user: User | None) -> bool:
     """For whoever lost theirs: the next sign-in sets up another."""
     removed = bool(TotpDevice.objects.filter(user=user).delete()[0])
     if removed:
-        _tell(user, kind="authenticator.removed", acting_user=acting_user, told={})
+        tell(user, kind="authenticator.removed", acting_user=acting_user, told={})
     return removed
 
 
@@ -123,13 +123,14 @@ def note_use(user: User, *, method: SignInMethod, address: str) -> None:
     from accounts.tasks import alert_break_glass
 
     with transaction.atomic():
-        _tell(user, kind="break_glass.used", acting_user=user, told={"method": method.value, "address": address})
+        tell(user, kind="break_glass.used", acting_user=user, told={"method": method.value, "address": address})
         arguments = {"user_id": str(user.pk), "method": method.value, "address": address}
         # Whoever mends a broken broker must get in while it is broken.
         transaction.on_commit(lambda: alert_break_glass.apply_async(kwargs=arguments, retry=False), robust=True)
 
 
-def _tell(user: User, *, kind: str, acting_user: User | None, told: dict[str, str]) -> None:
+def tell(user: User, *, kind: str, acting_user: User | None, told: dict[str, str]) -> None:
+    """An entry in the ledger of each of the person's tenants; an operator's in the platform's too."""
     with every_tenant():
         roles = dict(Membership.objects.filter(user=user).values_list("tenant", "role"))
     for ledger in ledgers_of(user, is_operators=user.is_superuser):

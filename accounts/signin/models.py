@@ -87,14 +87,25 @@ class TotpDevice(TimestampMixin, ThrottlingMixin, Device):  # type: ignore[misc]
 
     def verify_token(self, token: str) -> bool:
         """True for the code of now, once. The caller holds the row's lock."""
+        return self._accept(token, sealed_key=self.sealed_secret, first_step=self.last_step + 1)
+
+    def replace_key(self, sealed_key: str, token: str) -> bool:
+        """True for a code of another key, which takes the place of the one before. The caller holds the row's lock."""
+        is_good = self._accept(token, sealed_key=sealed_key, first_step=0)
+        if is_good:
+            self.sealed_secret, self.created_at = sealed_key, timezone.now()
+            self.save(update_fields=("sealed_secret", "created_at"))
+        return is_good
+
+    def _accept(self, token: str, *, sealed_key: str, first_step: int) -> bool:
         if not self.verify_is_allowed()[0]:
             return False
-        totp = TOTP(open_sealed(self.sealed_secret, context=self.context_for(self.user_id)), digits=CODE_DIGITS)
+        totp = TOTP(open_sealed(sealed_key, context=self.context_for(self.user_id)), digits=CODE_DIGITS)
         is_good = (
             len(token) == CODE_DIGITS
             and token.isascii()
             and token.isdigit()
-            and totp.verify(int(token), tolerance=TOLERANCE_STEPS, min_t=self.last_step + 1)
+            and totp.verify(int(token), tolerance=TOLERANCE_STEPS, min_t=first_step)
         )
         if is_good:
             self.last_step = totp.t()

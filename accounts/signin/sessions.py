@@ -30,6 +30,8 @@ SEEN_NOTED_EVERY: Final = timedelta(minutes=1)
 #: Long enough to ask who signed in when; the ledger has it for good.
 FORGET_AFTER: Final = timedelta(days=30)
 MAX_USER_AGENT: Final = 200
+#: Of rows that are ended in one go: in memory at once.
+BATCH: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +132,16 @@ def end_sign_ins(sign_ins: Iterable[SignIn], *, acting_user: User | None) -> int
                 before={"method": sign_in.method, "started_at": sign_in.started_at},
                 after=None,
             )
+    return ended
+
+
+@transaction.atomic
+def end_all(rows: QuerySet[SignIn], *, acting_user: User | None) -> int:
+    """As `end_sign_ins`, however many they are. The caller holds the scope."""
+    going = rows.filter(ended_at=None).select_related("tenant", "user")
+    ended = 0
+    while batch := list(going[:BATCH]):
+        ended += end_sign_ins(batch, acting_user=acting_user)
     return ended
 
 

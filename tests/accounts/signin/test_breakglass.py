@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from base64 import b32decode
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -11,11 +10,9 @@ import pytest
 import time_machine
 from django.conf import settings
 from django.core import mail
-from django.core.cache import cache
 from django.core.management import CommandError, call_command
 from django.test import Client
 from django.utils import timezone
-from django_otp.oath import TOTP
 from django_scopes import scope, scopes_disabled
 
 from accounts import actions, tasks
@@ -23,45 +20,9 @@ from accounts.models import User
 from accounts.signin import breakglass, sessions
 from accounts.signin.models import SignIn, TotpDevice
 from controlplane.authority import Role
-from controlplane.env import LocalTotp
 from controlplane.ledger.models import LedgerEntry
 from tests.accounts.conftest import Site
-
-PASSWORD = "a-long-enough-phrase"
-LOGIN = "/admin/login/"
-CODE = "/sign-in/code/"
-
-
-@pytest.fixture(autouse=True)
-def _no_lockout() -> None:
-    cache.clear()
-
-
-@pytest.fixture
-def owner(acme: Site) -> User:
-    return actions.save_user(acme.people[Role.OWNER], acting_user=None, password=PASSWORD)
-
-
-@pytest.fixture
-def strict(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As in production."""
-    monkeypatch.setattr(settings, "NARROWGATE", replace(settings.NARROWGATE, local_totp=LocalTotp.REQUIRED))
-
-
-def password_of(user: User, browser: Client, *, password: str = PASSWORD, **query: str) -> Any:
-    return browser.post(LOGIN, {"username": user.email, "password": password, **query})
-
-
-def is_signed_in(browser: Client) -> bool:
-    return bool(browser.get("/admin/").status_code == 200)
-
-
-def code_for(key_text: str) -> str:
-    return f"{TOTP(b32decode(key_text.replace(' ', ''))).token():06}"
-
-
-def key_shown(browser: Client, url: str = CODE) -> str:
-    return str(browser.get(url).context["key_text"])
+from tests.accounts.signin.local import CODE, LOGIN, PASSWORD, code_for, is_signed_in, key_shown, password_of
 
 
 def test_in_production_a_password_alone_lets_nobody_in(owner: User, strict: None) -> None:
@@ -205,24 +166,6 @@ def test_sessions_end_by_themselves(owner: User) -> None:
         assert not is_signed_in(idle)
         clock.shift(timedelta(minutes=59))
         assert not is_signed_in(used)
-
-
-def test_one_sees_ones_sessions_and_ends_them_from_elsewhere(acme: Site, owner: User) -> None:
-    here, there, stranger = Client(), Client(), Client()
-    admin = actions.save_user(acme.people[Role.ADMIN], acting_user=None, password=PASSWORD)
-    password_of(owner, here)
-    password_of(owner, there)
-    password_of(admin, stranger)
-    rows = here.get("/sign-in/mine/").context["sign_ins"]
-    assert {row.user_id for row in rows} == {owner.pk}
-    other = next(row for row in rows if row.pk != here.get("/sign-in/mine/").context["current"].pk)
-    stranger.post("/sign-in/mine/end/", {"sign_in": str(other.pk)})
-    assert is_signed_in(there)
-    here.post("/sign-in/mine/end/", {"sign_in": str(other.pk)})
-    assert (is_signed_in(here), is_signed_in(there)) == (True, False)
-    here.post("/sign-in/mine/end/")
-    assert not is_signed_in(here)
-    assert is_signed_in(stranger)
 
 
 def test_a_session_is_bound_to_its_browser(owner: User) -> None:
