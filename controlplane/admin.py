@@ -14,6 +14,7 @@ from django import forms
 from django.apps import apps
 from django.contrib import admin
 from django.contrib.admin.helpers import ActionForm
+from django.contrib.admin.widgets import AutocompleteSelect
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.core.exceptions import ValidationError
 from django.db import models
@@ -135,6 +136,8 @@ class TenantModelAdmin(ModelAdmin):
         """Tenants to choose from are those in which the person may write."""
         if db_field.name == "tenant":
             kwargs["queryset"] = writable_tenants(request, self.write_power)
+        if db_field.name in self.get_autocomplete_fields(request):
+            kwargs.setdefault("widget", _AutocompleteSelect(db_field, self.admin_site, using=kwargs.get("using")))
         return super().formfield_for_foreignkey(db_field, request, **kwargs)
 
     # -- changes
@@ -209,6 +212,21 @@ class TenantModelAdmin(ModelAdmin):
     def _get_obj_does_not_exist_redirect(self, *_: Any) -> HttpResponse:
         """Missing and forbidden answer alike, and as REST does."""
         raise Http404
+
+
+class _AutocompleteSelect(AutocompleteSelect):
+    """Django's, which asks the database for whatever was sent, key or not, when the form is shown again."""
+
+    def optgroups(self, name: str, value: Sequence[str], attr: Any = None) -> list[Any]:
+        """What is chosen, where it could be."""
+        return cast("list[Any]", super().optgroups(name, [one for one in value if self._is_key(one)], attr))
+
+    def _is_key(self, text: str) -> bool:
+        try:
+            self.field.target_field.to_python(text)
+        except ValidationError:
+            return False
+        return True
 
 
 class ReadOnlyTenantAdmin(TenantModelAdmin):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from datetime import timedelta
 from typing import Any, Final, cast
 
 from django import forms
 from django.contrib import admin
+from django.db import models
 from django.http import HttpRequest, HttpResponseBase
 from django.shortcuts import redirect
 from django.urls import reverse
@@ -14,7 +16,12 @@ from django.utils import timezone
 from django.utils.html import format_html_join
 from unfold.contrib.filters.admin import AutocompleteSelectFilter, ChoicesDropdownFilter
 from unfold.decorators import action, display
-from unfold.widgets import UnfoldAdminPasswordWidget, UnfoldAdminSelectWidget, UnfoldAdminTextInputWidget
+from unfold.widgets import (
+    UnfoldAdminPasswordWidget,
+    UnfoldAdminSelectWidget,
+    UnfoldAdminTextareaWidget,
+    UnfoldAdminTextInputWidget,
+)
 
 from accounts.models import User
 from controlplane.admin import TenantModelAdmin, writable_tenants
@@ -38,6 +45,19 @@ WORKER_LABELS: Final = {"connected": "success", "silent": "warning", "never seen
 JOIN_TOKEN_LABELS: Final = {"unused": "success", "used": "info", "expired": "warning", "revoked": "danger"}
 
 
+class LabelsDecoder(json.JSONDecoder):
+    """What is nested too deeply to be read, or can't be shown again, is no JSON: that is what a form can answer."""
+
+    def decode(self, s: str, *args: Any) -> Any:
+        """As JSON. Raises `json.JSONDecodeError`."""
+        try:
+            found = super().decode(s, *args)
+            json.dumps(found, ensure_ascii=False).encode()  # no half of a surrogate pair
+        except (RecursionError, UnicodeEncodeError) as error:
+            raise json.JSONDecodeError("unreadable", s, 0) from error
+        return found
+
+
 @admin.register(Target)
 class TargetAdmin(TenantModelAdmin):
     """Targets: made, changed, deactivated; deleted while they have no history."""
@@ -58,6 +78,7 @@ class TargetAdmin(TenantModelAdmin):
     search_help_text = "Name, host, database or environment"
     empty_text = "A target is a database that agents reach by its name here. Add one, then its credential."
     ordering = ("name",)
+    formfield_overrides = {models.JSONField: {"widget": UnfoldAdminTextareaWidget, "decoder": LabelsDecoder}}
     fieldsets = (
         (None, {"fields": ("tenant", ("name", "is_active"), ("protocol", "environment"))}),
         ("Where it is", {"fields": (("host", "port"), "database")}),

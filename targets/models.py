@@ -95,6 +95,8 @@ class Target(TenantOwned):
         labels = self.labels
         if not isinstance(labels, dict) or not all(isinstance(value, str) for value in labels.values()):
             raise ValidationError({"labels": 'Use pairs of texts, such as {"team": "orders"}.'})
+        if not all(_can_be_kept(text) for pair in labels.items() for text in pair):
+            raise ValidationError({"labels": "Use characters only: no NUL, and no half of a surrogate pair."})
 
 
 class Credential(TenantOwned):
@@ -192,3 +194,11 @@ class JoinToken(HashedToken):
 
     def __str__(self) -> str:
         return f"{self.token_id} for {self.worker_name}"
+
+
+def _can_be_kept(text: str) -> bool:
+    """Whether PostgreSQL keeps it; JSON can write more."""
+    try:
+        return b"\0" not in text.encode()
+    except UnicodeEncodeError:
+        return False

@@ -51,8 +51,8 @@ class AgentTokenInline(TabularInline):
 
     @display(description="state", label=TOKEN_LABELS)
     def state(self, token: AgentToken) -> str:
-        """Active, expired or revoked."""
-        return token_state(token)
+        """Active, expired or revoked; nothing for a row that a hand-made number of rows asks for."""
+        return "" if token._state.adding else token_state(token)
 
 
 @admin.register(Agent)
