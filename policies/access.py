@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Final
 from uuid import UUID
@@ -16,7 +17,7 @@ from controlplane.authority import ROLE_POWERS, Power
 from policies import engine
 from policies.documents import PolicyDocument, parse_document
 from policies.engine.columns import join_column, labels_asked_for
-from policies.models import OPEN_STATES, Policy, PolicyDraft
+from policies.models import OPEN_STATES, Policy, PolicyDraft, PolicyVersion
 from targets.access import labelled_columns
 from targets.models import Target
 
@@ -24,6 +25,8 @@ from targets.models import Target
 MAX_VERSION_CHARACTERS: Final = 120
 #: The version of a tenant without a published policy.
 NO_POLICY: Final = "none"
+#: Versions whose rules a process keeps: what is in force for some tenants at once.
+MAX_PARSED_VERSIONS: Final = 64
 
 
 def effective_policy(
@@ -36,20 +39,28 @@ def effective_policy(
     """
     names: list[str] = []
     rules: list[engine.Rule] = []
-    meant = Policy.objects.filter(Q(is_active=True) | Q(pk__in=list(instead)), tenant=tenant_id)
-    for policy in meant.select_related("current").order_by("name"):
-        if policy.pk in instead:
-            document, number = instead[policy.pk], "draft"
-        elif policy.current is not None:
-            document, number = policy.current.document, str(policy.current.number)
-        else:
-            continue
-        names.append(f"{policy.name}@{number}")
-        parsed = parse_document(document, version=names[-1])
-        rules += (msgspec.structs.replace(rule, name=f"{policy.name}/{rule.name}") for rule in parsed.rules)
+    meant = Policy.objects.filter(Q(is_active=True) | Q(pk__in=list(instead)), tenant=tenant_id).order_by("name")
+    for policy_id, name, version_id, number in meant.values_list("pk", "name", "current", "current__number"):
+        if policy_id in instead:
+            names.append(f"{name}@draft")
+            rules += _named_rules(instead[policy_id], name)
+        elif version_id is not None:
+            names.append(f"{name}@{number}")
+            rules += _rules_of_version(version_id, name)
     made = engine.Policy(version=_version("+".join(names)), rules=tuple(rules))
     labels = labels_asked_for(made)
     return msgspec.structs.replace(made, labelled=_labelled(tenant_id, labels)) if labels else made
+
+
+@lru_cache(maxsize=MAX_PARSED_VERSIONS)
+def _rules_of_version(version_id: UUID, policy_name: str) -> tuple[engine.Rule, ...]:
+    """The rules of a version, which never change: read and parsed once in a process. In its tenant's scope."""
+    return _named_rules(PolicyVersion.objects.get(pk=version_id).document, policy_name)
+
+
+def _named_rules(document: PolicyDocument, policy_name: str) -> tuple[engine.Rule, ...]:
+    parsed = parse_document(document, version=policy_name)
+    return tuple(msgspec.structs.replace(rule, name=f"{policy_name}/{rule.name}") for rule in parsed.rules)
 
 
 def _labelled(tenant_id: UUID, labels: frozenset[str]) -> dict[str, dict[str, tuple[str, ...]]]:

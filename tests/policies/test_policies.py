@@ -10,10 +10,10 @@ from django_scopes import scope
 
 from accounts.models import Agent, Tenant
 from controlplane.ledger.models import LedgerEntry
-from policies import engine
+from policies import access, engine
 from policies.access import MAX_VERSION_CHARACTERS, NO_POLICY, effective_policy, effective_version
 from policies.actions import publish_version, save_policy
-from policies.documents import EXAMPLE, PolicyDocument, read_document, write_document
+from policies.documents import EXAMPLE, PolicyDocument, parse_document, read_document, write_document
 from policies.engine import Effect, PolicyError, Principal, SessionPolicy
 from policies.errors import ImmutableVersion
 from policies.models import Policy, PolicyVersion
@@ -69,6 +69,35 @@ def test_active_policies_apply_together_and_are_named_in_the_version(acme: Tenan
     assert effect(acme, "reporter", "shop") == (Effect.ALLOW, "support/read")
     assert effect(acme, "reporter", "archive") == (Effect.ALLOW, "agents/read")
     assert effect(acme, "reporter", "payroll")[0] is Effect.DENY
+
+
+def test_a_version_is_parsed_once_and_what_is_in_force_is_read_each_time(
+    acme: Tenant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parsed: list[PolicyDocument] = []
+
+    def counted(document: PolicyDocument, *, version: str) -> engine.Policy:
+        parsed.append(document)
+        return parse_document(document, version=version)
+
+    monkeypatch.setattr(access, "parse_document", counted)
+    policy = publish(acme, "support", READ_SHOP)
+    with scope(tenant=acme):
+        first, again = effective_policy(acme.pk), effective_policy(acme.pk)
+        assert (first, len(parsed)) == (again, 1)
+        publish(acme, "support", {**READ_SHOP, "targets": ["archive"]})
+        assert effective_policy(acme.pk).rules[0].targets == ("archive",)
+        assert len(parsed) == 2
+        policy.refresh_from_db()
+        policy.name = "renamed"
+        save_policy(policy, acting_user=None)
+        assert effective_policy(acme.pk).rules[0].name == "renamed/read"
+        policy.is_active = False
+        save_policy(policy, acting_user=None)
+        assert effective_policy(acme.pk).rules == ()
+        effective_policy(acme.pk, instead={policy.pk: PolicyDocument(rules=[READ_SHOP])})
+        effective_policy(acme.pk, instead={policy.pk: PolicyDocument(rules=[READ_SHOP])})
+    assert len(parsed) == 5
 
 
 def test_a_deny_of_one_policy_wins_over_an_allow_of_another(acme: Tenant) -> None:
