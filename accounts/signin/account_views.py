@@ -132,6 +132,11 @@ class ReplaceView(LocalAccountView):
         """Whoever has none sets one up."""
         return None if breakglass.has_authenticator(self._user) else redirect("my-authenticator")
 
+    def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
+        """With what comes of it."""
+        lead = "Enter a code of the app that you have now. Then you are shown a key for the new one."
+        return {**super().get_context_data(**kwargs), "lead": lead}
+
     def form_valid(self, form: CodeForm) -> HttpResponse:
         """On to the new key."""
         if not replacing.begin(self.request, self._user, form.cleaned_data["code"]):
