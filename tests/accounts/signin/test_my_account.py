@@ -77,8 +77,8 @@ def by_provider(user: User, provider: IdentityProvider) -> Client:
     browser = Client()
     browser.force_login(user)
     with scopes_disabled():
-        last = SignIn.objects.filter(user=user, ended_at=None).latest("started_at")
-        SignIn.objects.filter(pk=last.pk).update(provider=provider, tenant=provider.tenant_id, method=SignInMethod.OIDC)
+        this = SignIn.objects.filter(pk=browser.session[sessions.SESSION_KEY])
+        this.update(provider=provider, tenant=provider.tenant_id, method=SignInMethod.OIDC)
     return browser
 
 
