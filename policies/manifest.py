@@ -18,6 +18,7 @@ from typing import Any, Final
 from controlplane.apply.kinds import Applying, Change, DocumentError, Kind, TenantDocument, bring_about
 from policies import actions
 from policies.approvals import manifest as approvals
+from policies.checking import warnings_of
 from policies.documents import PolicyDocument, check_document
 from policies.engine import PolicyError
 from policies.models import DraftState, Policy, PolicyDraft
@@ -63,10 +64,20 @@ class PolicyKind:
         if not told:
             return change
         fields = {**change.fields, **told} if change else told
-        return Change(verb="create" if policy is None else "change", name=wanted.name, fields=fields)
+        return Change(
+            verb="create" if policy is None else "change",
+            name=wanted.name,
+            fields=fields,
+            warnings=partial(_warnings, saved[0], after),
+        )
 
 
 KINDS: Final[tuple[Kind, ...]] = (PolicyKind(), *approvals.KINDS, *notifying.KINDS)
+
+
+def _warnings(policy: Policy, document: PolicyDocument) -> list[str]:
+    found = warnings_of(policy, {"scope": document.scope, "rules": document.rules})
+    return [f"{one.field} {one.problem}. {one.fix}" for one in found]
 
 
 def _bring_about_rules(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -51,11 +51,16 @@ class SecretSource(Document, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What applying a document changes: each field with what it said before and what it says after."""
+    """What applying a document changes: each field with what it said before and what it says after.
+
+    `warnings` says what is worth knowing of it beside all else: asked in the tenant's scope once the whole file is
+    applied.
+    """
 
     verb: str
     name: str
     fields: Mapping[str, tuple[Any, Any]]
+    warnings: Callable[[], Iterable[str]] = tuple
 
 
 @dataclass(frozen=True, slots=True)

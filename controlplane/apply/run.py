@@ -19,22 +19,28 @@ from controlplane.tenancy import every_tenant
 
 
 def apply_file(path: Path, *, environ: Mapping[str, str], dry_run: bool, tell: Callable[[str], object]) -> int:
-    """Apply all documents or none; each change is told before anything is committed. Returns how many differ.
+    """Apply all documents or none. Returns how many differ.
+
+    Each change is told before anything is committed, then what is worth a warning: `! Policy support: …`.
 
     Raises `ManifestError`, which names the document, the field and the fix.
     """
     documents = read_documents(path, find_kinds())
-    changes = 0
+    changes: list[tuple[Parsed, Change]] = []
     with transaction.atomic():
         for document in documents:
             change = _apply(document, folder=path.parent, environ=environ)
             if change is not None:
-                changes += 1
+                changes.append((document, change))
                 for line in diff_lines(document.kind.name, change):
                     tell(line)
+        for document, change in changes:
+            with _in_tenant(document.wanted):
+                for warning in change.warnings():
+                    tell(f"! {document.kind.name} {change.name}: {warning}")
         if dry_run:
             transaction.set_rollback(True)
-    return changes
+    return len(changes)
 
 
 def diff_lines(kind: str, change: Change) -> Iterator[str]:
