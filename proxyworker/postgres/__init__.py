@@ -3,7 +3,11 @@
 front_door   encryption: TLS asked for, TLS at once, GSS declined; cancel requests
 login        startup message, credential, grant, target; then the session
 scram        a client proves the password of a database login
-session      both directions of a running session, and its endings
+session      a running session, put together of:
+  agent_stream   agent → target;  holding: what waits for an approval
+  target_stream  target → agent;  cuts: statements that come to a limit
+  ways_out       both ways out, behind the records
+  ending         whatever ends it;  course: how far it has come
 settings     those that a startup message brings along
 requests     the agent's messages: which operation, what they mean for names
 pipeline     the target's messages: which operation they answer

@@ -20,7 +20,7 @@ from psycopg import sql
 from policies.engine import Approval, ApprovalMode, Effect, Policy, Rule
 from proxyworker.contract import ApprovalState, AskPreview, OperationApproval, OutcomeStatus
 from proxyworker.gate import approve
-from proxyworker.postgres import session as session_module
+from proxyworker.postgres import agent_stream
 from tests.plugin.embedded import TargetPostgres
 from tests.proxyworker.postgres.gate import EVERYTHING, PATIENCE_SECONDS, TOKEN, URL, RunningGate, ScriptedControlPlane
 
@@ -414,7 +414,7 @@ def test_waiting_is_not_idling_but_a_grant_still_expires(gate: RunningGate, tabl
 def test_an_agent_that_sends_on_and_on_is_read_up_to_a_bound(
     gate: RunningGate, table: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(session_module, "HELD_BACKLOG_BYTES", 64 * 1024)
+    monkeypatch.setattr(agent_stream, "HELD_BACKLOG_BYTES", 64 * 1024)
 
     def run() -> list[int]:
         with psycopg.connect(gate.dsn(), autocommit=True) as connection, connection.pipeline():

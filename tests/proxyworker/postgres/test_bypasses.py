@@ -149,7 +149,7 @@ def test_of_a_grant_and_what_comes_in_the_same_instant_the_worse_counts(
                 case "cancelled":
                     live.cancel()  # type: ignore[attr-defined]
                 case "left":
-                    live._agent_lost()  # type: ignore[attr-defined]
+                    live.agent_side.connection_lost(None)  # type: ignore[attr-defined]
                 case "policy changed":
                     live.use_policy(Policy(version="test@2", rules=gate.control.rules))
                 case "ended":
