@@ -183,8 +183,8 @@ async def test_a_link_comes_from_its_worker_also_in_its_threads(settings: Settin
 async def test_the_links_of_web_say_where_they_come_from() -> None:
     assert isinstance(application.application_mapping["websocket"], SocketOrigin)
     socket = WebsocketCommunicator(application, "/link/v1/")
-    assert (await socket.connect())[0]
-    await socket.disconnect()
+    assert (await socket.connect(timeout=30))[0]
+    await socket.disconnect(timeout=30)
 
 
 def test_a_forged_address_moves_no_lock_and_no_rate(acme: Site) -> None:  # noqa: F811

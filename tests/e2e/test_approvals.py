@@ -77,7 +77,7 @@ def waiting(demo: Demo, statement: str, *parameters: Any) -> Iterator[Waiting]:
         yield held
     finally:
         with suppress(psycopg.Error):
-            connection.cancel_safe(timeout=5)
+            connection.cancel_safe(timeout=RETURN_SECONDS)
         held.thread.join(RETURN_SECONDS)
         connection.close()
 

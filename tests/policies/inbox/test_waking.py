@@ -34,12 +34,12 @@ def test_an_open_page_hears_of_its_tenants_requests_and_of_no_others() -> None:
     async def run(site: Site, other: Site) -> None:
         mine, theirs = page(make_ticket([site.tenant.pk])), page(make_ticket([other.tenant.pk]))
         for one in (mine, theirs):
-            assert (await one.connect())[0]
+            assert (await one.connect(timeout=30))[0]
         await sync_to_async(site.open)()
         assert await mine.receive_from(timeout=30) == "look again"
         assert await theirs.receive_nothing()
-        await mine.disconnect()
-        await theirs.disconnect()
+        await mine.disconnect(timeout=30)
+        await theirs.disconnect(timeout=30)
 
     async_to_sync(run)(acme, globex)
 
@@ -62,11 +62,11 @@ def test_an_open_page_hears_of_a_preview_that_is_asked_for_and_of_its_answer() -
 
     async def run() -> None:
         mine = page(make_ticket([acme.tenant.pk]))
-        assert (await mine.connect())[0]
+        assert (await mine.connect(timeout=30))[0]
         for act in (lambda: ask_preview(request, exact=True, acting_user=acme.people["ada"]), answer):
             await sync_to_async(act)()
             assert await mine.receive_from(timeout=30) == "look again"
-        await mine.disconnect()
+        await mine.disconnect(timeout=30)
 
     async_to_sync(run)()
     assert acme.again(request).preview_rows == 3
@@ -75,7 +75,7 @@ def test_an_open_page_hears_of_a_preview_that_is_asked_for_and_of_its_answer() -
 @pytest.mark.parametrize("ticket", ["", "garbage", "a:b:c"])
 def test_without_a_ticket_of_ours_nobody_listens(ticket: str) -> None:
     async def run() -> None:
-        assert await page(ticket).connect() == (False, 4401)
+        assert await page(ticket).connect(timeout=30) == (False, 4401)
 
     async_to_sync(run)()
 
