@@ -25,6 +25,7 @@ setup(
         ],
         build_dir="build",
         nthreads=PROCESSORS,
+        quiet=True,
         # Annotations are for mypy: what C is told stands in the .pxd alone.
         compiler_directives={"language_level": 3, "annotation_typing": False},
     ),
