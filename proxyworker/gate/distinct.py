@@ -55,6 +55,10 @@ class ValueWatch(Protocol):
     def looks(self) -> bool:
         """Whether its rows have to be looked at."""
 
+    @property
+    def hides_messages(self) -> bool:
+        """Whether the target's errors and notices may quote values that count, and are withheld."""
+
     def heed(self, kind: int, data: bytes, start: int, end: int, *, is_final: bool) -> None:
         """A message of the target that is no row; if that `is_final`, values will come in just that form."""
 
@@ -92,10 +96,6 @@ class ValuePool:
                 self._shown.add(value)
                 self._used = len(self._shown)
         return len(values), None
-
-    def note(self, count: int) -> None:
-        """So many values were shown that can't be told from others."""
-        self.take(strangers(count))
 
     def follow(self, limit: Limit) -> None:
         """This is what the rule says now."""
@@ -168,12 +168,6 @@ class SharedValuePool(ValuePool):
             return at, no
         unknown_values = (value for value in values[at:] if value not in self._shown)
         return at, self._ask(list(dict.fromkeys(unknown_values))[:MAX_COUNTED_VALUES])
-
-    def note(self, count: int) -> None:
-        """As of a session's own; it counts even if nobody waits for the answer."""
-        if self._has_key:
-            values = strangers(count)
-            spawn(f"values {self.rule}", self._run(values))
 
     def follow(self, limit: Limit) -> None:
         """As of a session's own."""

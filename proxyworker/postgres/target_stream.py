@@ -169,7 +169,7 @@ class TargetStream:
             if operation is not shown_for:
                 self._show(shown_for, data, shown_from, start)
                 shown_for, shown_from = operation, start
-            instead = self._without_values(kind, data, start, end)
+            instead = self._without_values(operation, kind, data, start, end)
             if operation is None:
                 shown_from = end
                 self._show_aside(kind, data, start, end, instead)
@@ -210,14 +210,20 @@ class TargetStream:
         if kind in ASYNCHRONOUS or kind == backend.ERROR_RESPONSE:
             self._recorder.aside(data[start:end] if instead is None else instead)
 
-    def _without_values(self, kind: int, data: bytes, start: int, end: int) -> bytes | None:
-        """An error or a notice without what shows a row, where the policy hides columns. None: as it is.
+    def _without_values(
+        self, operation: RecordedOperation | None, kind: int, data: bytes, start: int, end: int
+    ) -> bytes | None:
+        """An error or a notice without what shows values, where the policy hides or counts them. None: as it is.
 
-        "Failing row contains (…)" has all columns of the row, "Key (…)=(…)" those of the key.
+        "Failing row contains (…)" has all columns of the row, "Key (…)=(…)" those of the key; the message itself may
+        quote any value that the statement makes.
         """
-        if kind not in (backend.ERROR_RESPONSE, backend.NOTICE_RESPONSE) or not self._decider.hides_columns:
+        if kind not in (backend.ERROR_RESPONSE, backend.NOTICE_RESPONSE):
             return None
-        return backend.without_detail(data, start, end)
+        charge = None if operation is None else operation.charge
+        if charge is not None and charge.watch is not None and charge.watch.hides_messages:
+            return backend.without_message(data, start, end)
+        return backend.without_detail(data, start, end) if self._decider.hides_columns else None
 
     def _show(self, operation: RecordedOperation | None, data: bytes, start: int, end: int) -> None:
         if operation is None or start == end or not self._course.is_open:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from math import inf
 from typing import TYPE_CHECKING, Final
 
-from policies.engine import Kind
+from policies.engine import Access, Kind
 from policies.engine.columns import counted_columns
 from policies.engine.operation import ALL_COLUMNS, NOTHING, UNRESOLVED
 from proxyworker.gate.distinct import Look, ValuePool, strangers
@@ -59,6 +59,8 @@ _OPAQUE: Final = frozenset({Kind.CALL, Kind.DO, Kind.CURSOR})
 _MOVING: Final = frozenset({Kind.DDL, Kind.DO, Kind.CALL})
 _WRITING: Final = frozenset({Kind.INSERT, Kind.UPDATE, Kind.MERGE, Kind.DDL})
 _CATALOGS: Final = (f"{PG_CATALOG}.", "information_schema.")
+#: Of a function that no name tells, called by the protocol's own message: its result is no row.
+_BY_NUMBER: Final = Access(Kind.CALL, UNRESOLVED)
 _ASK_FOR_IT: Final = "Select the column itself, as it is, so that its values can be counted."
 
 
@@ -220,6 +222,8 @@ class CountedValues:
         reading = _reading(operation, counted, catalog)
         if not reading.derives:
             return Plan(counted, derives=False, gathers=False, weight=1)
+        if _BY_NUMBER in operation.accesses:
+            return _refused(obligation, "what a function gives that has no name here can't be counted", "Use SQL.")
         gathering = gathering_of(statement.text)
         gathers = reading.gathers or gathering.gathers or bool(facts.executes)
         weight = max(gathering.rows * reading.unit, 1)
@@ -297,6 +301,11 @@ class Watch:
         """Whether its rows have to be looked at."""
         return any(lane.looks for lane in self._lanes)
 
+    @property
+    def hides_messages(self) -> bool:
+        """Whether errors and notices may quote values: one error, any number of them."""
+        return any(lane.derives for lane in self._lanes)
+
     def heed(self, kind: int, data: bytes, start: int, end: int, *, is_final: bool) -> None:
         """A message of the target that is no row."""
         if kind == backend.ROW_DESCRIPTION:
@@ -307,9 +316,6 @@ class Watch:
         elif kind == backend.COPY_OUT:
             for lane in self._lanes:
                 lane.describe(None, is_final=True)
-        elif kind in (backend.ERROR_RESPONSE, backend.FUNCTION_RESULT):
-            for lane in self._lanes:
-                lane.note()  # an error may quote a value
 
     def look(self, data: bytes, start: int, end: int) -> Look:
         """How far these rows may go now; a row that isn't whole yet may not."""
@@ -341,6 +347,11 @@ class _Lane:
         self._weight = 0
         self._strangers: list[bytes] = []
         self._problem: Exhausted | None = None
+
+    @property
+    def derives(self) -> bool:
+        """Whether what comes of no column may show values."""
+        return self._plan.derives
 
     @property
     def looks(self) -> bool:
@@ -384,11 +395,6 @@ class _Lane:
                 "this could show any number of them",
                 _ASK_FOR_IT,
             )
-
-    def note(self) -> None:
-        """Something was shown that isn't a row."""
-        if self._plan.derives:
-            self._pool.note(1)
 
     def look(self, data: bytes, start: int, end: int) -> tuple[int, Exhausted | Waiting | None]:
         """Up to which row these may be shown, and what keeps the next one back."""

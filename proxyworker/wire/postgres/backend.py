@@ -148,6 +148,17 @@ def without_detail(data: bytes, start: int, end: int) -> bytes | None:
     return data[start : start + 1] + (len(body) + 4).to_bytes(4, "big") + body
 
 
+def without_message(data: bytes, start: int, end: int) -> bytes:
+    """An ErrorResponse or a NoticeResponse that tells its kind alone: severity, SQLSTATE and position."""
+    told = parse_error(data, start, end)
+    fields = data[start + HEADER_BYTES : end - 1].split(b"\x00")
+    kept = [field for field in fields if field[:1] in (b"S", b"V", b"C", b"P")]
+    kept.append(f"MNarrowgate: what the target says of {told.code} may quote values that are counted".encode())
+    kept.append(b"HThe SQLSTATE tells what is wrong. Ask without the columns that a limit of distinct values counts.")
+    body = b"\x00".join(kept) + b"\x00\x00"
+    return data[start : start + 1] + (len(body) + 4).to_bytes(4, "big") + body
+
+
 def parse_command_tag(data: bytes, start: int, end: int) -> str:
     """The tag of a CommandComplete, such as "INSERT 0 5"."""
     frame = data[start:end]

@@ -18,6 +18,8 @@ from proxyworker.postgres import cuts
 from proxyworker.postgres.errors import LIMIT_EXCEEDED
 from tests.plugin.embedded import TargetPostgres
 from tests.proxyworker.postgres.gate import EVERYTHING, RunningGate, ScriptedControlPlane
+from tests.proxyworker.postgres.raw import RawClient, codes
+from tests.vectors.messages import bind, execute, function_call, parse, query
 
 #: Names of one kind a test: the target is shared, and its catalog with it.
 _numbers = itertools.count()
@@ -283,13 +285,43 @@ def test_partitions_and_parents_show_the_same_values(gate: RunningGate, shop: Sh
     assert shop.used() == 3
 
 
-def test_an_error_that_may_quote_a_value_counts(gate: RunningGate, shop: Shop) -> None:
-    with connected(gate) as connection:
-        for id_ in (1, 2):
-            with pytest.raises(psycopg.errors.InvalidTextRepresentation):
-                shop.ask(connection, "SELECT email::int FROM shop.customers WHERE id = %s", id_)
-        shop.ask(connection, "SELECT email FROM shop.customers WHERE id = 3")
-    gate.wait_for(lambda: shop.used() == 3)
+@pytest.mark.parametrize(
+    "text",
+    [
+        "SELECT email::int FROM shop.customers WHERE id = 7",
+        "SELECT string_agg(email, ',')::int FROM shop.customers",
+        "DELETE FROM shop.customers WHERE email::int = 1",
+        "SELECT mails::int FROM shop.all_mails",
+        "COPY (SELECT email::int FROM shop.customers) TO STDOUT",
+    ],
+)
+@pytest.mark.parametrize("is_prepared", [False, True])
+def test_no_error_quotes_a_value(gate: RunningGate, shop: Shop, text: str, is_prepared: bool) -> None:
+    with RawClient(gate) as client:
+        asked = text.replace("shop.", f"{shop.schema}.")
+        answer = client.ask_extended(parse(asked), bind(), execute()) if is_prepared else client.ask(query(asked))
+        assert codes(answer) == ["22P02"]
+        assert b"@example.com" not in client.received
+        assert not codes(client.ask(query("SELECT 1")))
+    assert shop.used() == 0
+
+
+def test_no_notice_quotes_a_value(gate: RunningGate, shop: Shop) -> None:
+    raising = "BEGIN RAISE NOTICE '%', (SELECT string_agg(email, ',') FROM shop.customers); END"
+    with RawClient(gate) as client:
+        client.ask(query(f"DO $${raising}$$".replace("shop.", f"{shop.schema}.")))
+        client.ask(query("SELECT 1"))
+        assert b"@example.com" not in client.received
+
+
+def test_an_error_that_is_about_no_value_is_told(gate: RunningGate, shop: Shop) -> None:
+    with connected(gate) as connection, pytest.raises(psycopg.errors.UndefinedColumn, match="emial"):
+        shop.ask(connection, "SELECT emial FROM shop.customers")
+
+
+def test_a_function_called_by_number_is_refused(gate: RunningGate, shop: Shop) -> None:
+    with RawClient(gate) as client:
+        assert codes(client.ask(function_call(2559))) == [LIMIT_EXCEEDED]
 
 
 def test_two_gates_share_a_count_and_never_exceed_it(
